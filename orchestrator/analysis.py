@@ -1,0 +1,93 @@
+"""From tables to tidy numbers: pandas in, pandas out.
+
+from orchestrator import analysis, results
+curves = analysis.learning_curves(results.read_trials("results/quickstart"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from orchestrator.tables import TrialState, task_label
+
+if TYPE_CHECKING:
+    from orchestrator.specs import TrialSpec
+
+CURVE = ["task", "task_params", "backbone", "lora_rank", "recipe"]
+"""Columns that name one learning curve."""
+MISSING = "missing"
+"""State of a trial of a sweep that has no row yet."""
+NORMAL_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+def wilson_interval(
+    share: npt.ArrayLike, n: npt.ArrayLike, z: float = NORMAL_95
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Wilson's score interval (Wilson 1927) of an observed ``share`` (0 to 1) of ``n`` draws: lower, upper bounds."""
+    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def with_missing(trials: pd.DataFrame, specs: Sequence[TrialSpec]) -> pd.DataFrame:
+    """The rows of the trials ``specs``, in their order; a trial without a row gets one with the state ``missing``."""
+    wanted = pd.DataFrame(
+        {
+            "trial_id": [spec.trial_id for spec in specs],
+            "backbone": [spec.backbone for spec in specs],
+            "family": [spec.backbone_spec.family for spec in specs],
+            "task": [spec.task.name for spec in specs],
+            "task_params": [spec.task.params_json() for spec in specs],
+            "seed": [spec.seed for spec in specs],
+            "n_train": [spec.n_train for spec in specs],
+            "n_test": [spec.n_test for spec in specs],
+            "lora_rank": [spec.lora_rank for spec in specs],
+            "recipe": [spec.recipe_json() for spec in specs],
+        }
+    )
+    measured = trials.drop(columns=[name for name in wanted if name != "trial_id"])
+    rows = wanted.merge(measured, on="trial_id", how="left", validate="one_to_one")
+    rows["state"] = rows["state"].fillna(MISSING)
+    return rows
+
+
+def learning_curves(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row a (curve, n_train): means over seeds of finished trials, with an interval and what is not there.
+
+    Columns: those of ``CURVE``, ``family``, ``task_label``, ``n_train``, ``exact_match``, ``cell_accuracy`` (means over
+    seeds, null where nothing finished), ``low`` and ``high`` (95 % Wilson interval of ``exact_match`` over the test
+    problems; all seeds answer the same ones, so more seeds do not narrow it), ``n_test``, and the number of trials by
+    state: ``done``, ``failed``, ``missing``. Rows keep the order in which curves first appear in ``trials``.
+    """
+    done = trials["state"] == TrialState.DONE
+    counted = trials.assign(
+        exact_match=trials["exact_match"].where(done),
+        cell_accuracy=trials["cell_accuracy"].where(done),
+        done=done,
+        failed=trials["state"] == TrialState.FAILED,
+        missing=trials["state"] == MISSING,
+    )
+    curves = (
+        counted.groupby([*CURVE, "n_train"], sort=False)
+        .agg(
+            family=("family", "first"),
+            exact_match=("exact_match", "mean"),
+            cell_accuracy=("cell_accuracy", "mean"),
+            n_test=("n_test", "min"),
+            done=("done", "sum"),
+            failed=("failed", "sum"),
+            missing=("missing", "sum"),
+        )
+        .reset_index()
+    )
+    curves["low"], curves["high"] = wilson_interval(curves["exact_match"], curves["n_test"])
+    pairs = zip(curves["task"], curves["task_params"], strict=True)
+    curves["task_label"] = [task_label(task, params) for task, params in pairs]
+    return curves

@@ -1,0 +1,376 @@
+"""The command ``sweep``: plan, run, watch and report sweeps; look at tasks, backbones and problems.
+
+    sweep plan my.yaml && sweep run my.yaml && sweep report my.yaml
+
+What a user got wrong is one line on standard error and exit status 2, before anything is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.specs import SweepSpec, TrialSpec, expand, load_sweep
+from orchestrator.sweep_yaml import set_value, unknown
+from task_generators.problem import Split
+from task_generators.task import TaskSpec, task_class, task_names
+from trainers.backbone import backbone_names, backbone_spec
+
+if TYPE_CHECKING:
+    from orchestrator.results import TrialStatus
+
+LOG_WIDTH = 160
+"""Characters a line where the output is no terminal."""
+BAD_INPUT = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # --help, or wrong arguments that were reported already
+        return int(stop.code or 0)
+    command: Callable[[argparse.Namespace, Console], int] = arguments.command
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            return command(arguments, console)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return BAD_INPUT
+        except BrokenPipeError:  # the reader of our output has seen enough
+            sys.stderr.close()
+            return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sweep", description="Sweeps of LoRA-adapted backbones over procedural visual tasks.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable[[argparse.Namespace, Console], int], summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=command)
+        return sub
+
+    def add_sweep(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("sweep", metavar="SWEEP.yaml")
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="overrides a key of the YAML, for instance recipe.learning_rate=2e-4; may be repeated",
+        )
+
+    add_sweep(add("plan", _plan, "Check a sweep and count what is to run, done and failed; starts nothing."))
+
+    sub = add("run", _run, "Run what is missing. Trials that failed before run again, unless --skip-failed.")
+    add_sweep(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="run at most N trials at once (default: what fits)")
+    sub.add_argument("--skip-failed", action="store_true", help="leave trials that failed before as they are")
+    sub.add_argument("--quiet", action="store_true", help="no progress and no results, errors only")
+
+    add_sweep(add("status", _status, "Say how far a sweep is, and what failed."))
+
+    sub = add("report", _report, "Print the results and draw the learning curves; also of a sweep that still runs.")
+    sub.add_argument("source", metavar="SWEEP.yaml|RESULTS", help="a sweep, or a results folder or URI")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where pictures go (default: beside the tables)")
+
+    sub = add("tasks", _tasks, "List the tasks, or one task's knobs, symmetries and palette.")
+    sub.add_argument("name", nargs="?", metavar="NAME")
+
+    add("backbones", _backbones, "List the backbones.")
+
+    sub = add("preview", _preview, "Draw question and answer pairs of a task as one PNG.")
+    _add_problems(sub)
+    sub.add_argument("--n", type=_positive, default=8, help="number of pairs (default: 8)")
+    sub.add_argument("--out", type=Path, metavar="X.png", help="default: preview_TASK.png")
+
+    sub = add("generate", _generate, "Write problems of a task as Parquet.")
+    _add_problems(sub)
+    sub.add_argument("--n", type=_positive, required=True, help="number of problems")
+    sub.add_argument("--split", choices=[split.value for split in Split], default=Split.TRAIN.value)
+    sub.add_argument("--out", type=Path, required=True, metavar="X.parquet")
+
+    sub = add("compact", _compact, "Merge the many small files of a results folder; safe while a sweep runs.")
+    sub.add_argument("results", metavar="RESULTS", help="a results folder or URI")
+    return parser
+
+
+def _add_problems(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("task", metavar="TASK")
+    sub.add_argument("--seed", type=_not_negative, default=0, help="seed of the training split (default: 0)")
+    sub.add_argument(
+        "--param", action="append", default=[], metavar="KNOB=VALUE", help="for instance rule=90; may be repeated"
+    )
+
+
+# --- sweeps
+
+
+def _plan(arguments: argparse.Namespace, console: Console) -> int:
+    sweep, trials, states = _read(arguments)
+    _print_counts(console, sweep, trials, states)
+    missing = sum(_state(trial, states) != "done" for trial in trials)
+    console.print(f"{missing} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
+    return 0
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    sweep, trials, states = _read(arguments)
+    skipped = {"done", "failed"} if arguments.skip_failed else {"done"}
+    missing = [trial for trial in trials if _state(trial, states) not in skipped]
+    if not missing:
+        left = sum(_state(trial, states) == "failed" for trial in trials)
+        ended = f"{len(trials) - left} trials are done" + (f", {left} failed before and are skipped" if left else "")
+        console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
+        console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
+        return int(left > 0)
+    if not arguments.quiet:
+        again = sum(_state(trial, states) == "failed" for trial in missing)
+        console.print(
+            f"{sweep.name}: {len(missing)} of {len(trials)} trials to run"
+            + (f", {again} of them failed before" if again else "")
+            + f"; tables go to {sweep.results_uri}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    from orchestrator.sweep import run  # ray: seconds, and only needed now
+
+    outcome = run(sweep, missing, workers=arguments.workers, quiet=arguments.quiet, console=console)
+    if outcome.stopped_by:
+        print(
+            f"stopped by {outcome.stopped_by.name}: {outcome.done} trials done, {outcome.missing} missing; finished "
+            f"rows are kept, the same command runs what is missing: sweep run {arguments.sweep}",
+            file=sys.stderr,
+        )
+        return outcome.exit_status
+    if not arguments.quiet:
+        _print_report(console, sweep.results_uri, trials, None)
+    if outcome.failed:
+        print(f"{outcome.failed} trials failed, see: sweep status {arguments.sweep}", file=sys.stderr)
+    return outcome.exit_status
+
+
+def _status(arguments: argparse.Namespace, console: Console) -> int:
+    sweep, trials, states = _read(arguments)
+    _print_counts(console, sweep, trials, states)
+    counts = Counter(_state(trial, states) for trial in trials)
+    console.print(
+        f"{counts['done']} of {len(trials)} trials done, {counts['failed']} failed, {counts['to run']} not run yet. "
+        f"Tables: {sweep.results_uri}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    failed = [trial for trial in trials if _state(trial, states) == "failed"]
+    if failed:
+        from orchestrator import results
+
+        rows = results.read_trials(sweep.results_uri, {trial.trial_id for trial in failed}).set_index("trial_id")
+        for trial in failed:
+            row = rows.loc[trial.trial_id]
+            last_line = (row["error"] or "").strip().splitlines()[-1:]
+            text = f"  {row['error_kind']}: {trial.label()}: {' '.join(last_line)} (attempts: {row['attempts']})"
+            console.print(Text(text, style="red"), soft_wrap=True)
+    return 0
+
+
+def _report(arguments: argparse.Namespace, console: Console) -> int:
+    source = arguments.source
+    if Path(source).suffix in (".yaml", ".yml"):
+        sweep = load_sweep(source)
+        return _print_report(console, sweep.results_uri, expand(sweep), arguments.out)
+    if "://" not in source and not Path(source).is_dir():
+        raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
+    return _print_report(console, source, None, arguments.out)
+
+
+def _print_report(console: Console, results_uri: str, trials: Sequence[TrialSpec] | None, out: Path | None) -> int:
+    from orchestrator import analysis, report, results
+
+    rows = results.read_trials(results_uri, None if trials is None else {trial.trial_id for trial in trials})
+    if rows.empty:
+        raise ValueError(f"results {results_uri}: no trial has a row there yet")
+    if trials is not None:
+        rows = analysis.with_missing(rows, trials)
+    else:
+        rows = rows.sort_values(["task", "task_params", "family", "backbone", "lora_rank", "n_train", "seed"])
+    console.print(report.results_table(rows))
+    for note in report.notes(rows):
+        console.print(Text(note, style="dim"))
+    remote = "://" in results_uri
+    folder = out or Path("reports", results_uri.rstrip("/").rsplit("/", 1)[-1]) if remote else out or Path(results_uri)
+    try:
+        pictures = report.write_learning_curves(rows, folder)
+    except OSError as error:
+        raise ValueError(f"{folder}: the picture cannot be written: {error.strerror or error}") from None
+    console.print(f"\nTables:  {results_uri}/{{trials,predictions,losses}}/*.parquet", highlight=False, soft_wrap=True)
+    console.print(f"Picture: {pictures[0]} (and {pictures[1].suffix})", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _compact(arguments: argparse.Namespace, console: Console) -> int:
+    from orchestrator import results
+
+    if "://" not in arguments.results and not Path(arguments.results).is_dir():
+        raise ValueError(f"{arguments.results}: there is no results folder")
+    merged = results.compact(arguments.results)
+    console.print(", ".join(f"{table}: {count} files merged" for table, count in merged.items()), highlight=False)
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> tuple[SweepSpec, list[TrialSpec], dict[str, TrialStatus]]:
+    from orchestrator import results
+
+    sweep = load_sweep(arguments.sweep, arguments.set)
+    return sweep, expand(sweep), results.trial_states(sweep.results_uri)
+
+
+def _state(trial: TrialSpec, states: dict[str, TrialStatus]) -> str:
+    status = states.get(trial.trial_id)
+    return "to run" if status is None else status.state.value
+
+
+def _print_counts(
+    console: Console, sweep: SweepSpec, trials: Sequence[TrialSpec], states: dict[str, TrialStatus]
+) -> None:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for trial in trials:
+        counts.setdefault((trial.backbone, trial.task.label()), Counter())[_state(trial, states)] += 1
+    table = Table(title=f"{sweep.name}: {len(trials)} trials", title_justify="left")
+    for name in ("backbone", "task"):
+        table.add_column(name)
+    for name in ("to run", "done", "failed"):
+        table.add_column(name, justify="right")
+    for (backbone, task), count in counts.items():
+        failed = Text(str(count["failed"]), style="red" if count["failed"] else "")
+        table.add_row(backbone, task, str(count["to run"]), str(count["done"]), failed)
+    total = sum(counts.values(), Counter())
+    table.add_section()
+    table.add_row("all", "", str(total["to run"]), str(total["done"]), str(total["failed"]), style="bold")
+    console.print(table)
+
+
+# --- tasks, backbones, problems
+
+
+def _tasks(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.name is None:
+        table = Table("task", "what it is")
+        for name in task_names():
+            table.add_row(name, _summary(sys.modules[task_class(name).__module__].__doc__))
+        console.print(table)
+        return 0
+    if arguments.name not in task_names():
+        raise ValueError(unknown("task", arguments.name, task_names()))
+    cls = task_class(arguments.name)
+    console.print(Text(_summary(sys.modules[cls.__module__].__doc__)))
+    console.print(Text(" ".join((cls.__doc__ or "").split())))
+    table = Table("knob", "type", "default", "meaning")
+    for name, field in cls.model_fields.items():
+        kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
+        kind = kind if kind != "Literal" else str(field.annotation).replace("typing.", "")
+        table.add_row(Text(name), Text(kind), Text(repr(field.default)), Text(field.description or ""))
+    console.print(table)
+    console.print(Text(f"symmetries: {cls.symmetries}"))
+    palette = Text("palette:")
+    for code, (color, name) in enumerate(zip(cls.palette.colors, cls.palette.names, strict=True)):
+        palette.append(f"  {code} ").append("  ", style="on #{:02x}{:02x}{:02x}".format(*color)).append(f" {name}")
+    console.print(palette)
+    return 0
+
+
+def _backbones(arguments: argparse.Namespace, console: Console) -> int:
+    table = Table("backbone", "family", "weights", "GPUs", "about")
+    for name in backbone_names():
+        spec = backbone_spec(name)
+        weights = "none" if not spec.repo_id else spec.repo_id if spec.pretrained else "random"
+        table.add_row(name, spec.family, Text(weights), f"{spec.num_gpus:g}", Text(spec.note))
+    console.print(table)
+    return 0
+
+
+def _preview(arguments: argparse.Namespace, console: Console) -> int:
+    from orchestrator.problem_files import write_preview
+
+    spec = _task_spec(arguments)
+    out = arguments.out or Path(f"preview_{spec.name}.png")
+    write_preview(spec, arguments.seed, arguments.n, out)
+    console.print(f"{out}: {arguments.n} problems of {spec.label()}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _generate(arguments: argparse.Namespace, console: Console) -> int:
+    from orchestrator.problem_files import problems_table, write_problems
+
+    spec, split = _task_spec(arguments), Split(arguments.split)
+    table = problems_table(spec, split, arguments.seed, arguments.n)
+    write_problems(table, arguments.out)
+    console.print(
+        f"{arguments.out}: {table.num_rows} {split} problems of {spec.label()}", highlight=False, soft_wrap=True
+    )
+    return 0
+
+
+def _task_spec(arguments: argparse.Namespace) -> TaskSpec:
+    if arguments.task not in task_names():
+        raise ValueError(unknown("task", arguments.task, task_names()))
+    params: dict[str, Any] = {}
+    for param in arguments.param:
+        set_value(params, param, option="--param", example="rule=90")
+    knobs = list(task_class(arguments.task).model_fields)
+    for knob in params:
+        if knob not in knobs:
+            raise ValueError(unknown(f"knob of {arguments.task}", knob, knobs))
+    from pydantic import ValidationError
+
+    try:
+        return TaskSpec(name=arguments.task, params=params)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _summary(docstring: str | None) -> str:
+    """The first paragraph of a docstring on one line."""
+    return " ".join((docstring or "").strip().split("\n\n")[0].split())
+
+
+def _show_warning(message: Warning | str, *rest: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number above 0")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

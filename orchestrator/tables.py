@@ -1,0 +1,220 @@
+"""The three tables that are the product: their columns, and the types whose fields become rows.
+
+``trials`` has one row a trial, ``predictions`` one row a (trial, test problem, attempt), ``losses`` one row a (trial,
+optimizer step). A task's own metrics are extra nullable float64 columns, so files differ in
+columns; readers unite them.
+A value that does not exist is null, never 0. ``run_id`` names one execution of a trial: rows of the three tables belong
+together when it agrees, however often the trial was started.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from task_generators.task import TaskSpec
+
+if TYPE_CHECKING:
+    from trainers.evaluate import Prediction
+    from trainers.train import LossRow
+
+GRID = pa.list_(pa.list_(pa.int8()))
+"""A grid as rows of cells."""
+TIME = pa.timestamp("us", tz="UTC")
+
+TRIALS = pa.schema(
+    [
+        pa.field("trial_id", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        ("sweep", pa.string()),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("backbone", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("task_params", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("n_train", pa.int64(), nullable=False),
+        pa.field("n_test", pa.int64(), nullable=False),
+        pa.field("lora_rank", pa.int64(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),
+        ("exact_match", pa.float64()),
+        ("cell_accuracy", pa.float64()),
+        ("valid_solution", pa.float64()),
+        ("parsed", pa.float64()),
+        ("num_trainable_params", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_steps", pa.int64()),
+        ("train_s", pa.float64()),
+        ("eval_s", pa.float64()),
+        ("load_s", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("device", pa.string()),
+        ("num_workers", pa.int64()),
+        ("zero_stage", pa.int64()),
+        ("error_kind", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int64()),
+        ("host", pa.string()),
+        ("started_at", TIME),
+        ("finished_at", TIME),
+        ("code_version", pa.string()),
+        ("python_version", pa.string()),
+        ("numpy_version", pa.string()),
+        ("torch_version", pa.string()),
+        ("diffusers_version", pa.string()),
+        ("transformers_version", pa.string()),
+        ("peft_version", pa.string()),
+        ("deepspeed_version", pa.string()),
+        ("ray_version", pa.string()),
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        pa.field("trial_id", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("parsed", pa.bool_(), nullable=False),
+        pa.field("exact_match", pa.bool_(), nullable=False),
+        ("cell_accuracy", pa.float64()),
+        ("valid_solution", pa.bool_()),
+        pa.field("question", GRID, nullable=False),
+        pa.field("answer", GRID, nullable=False),
+        ("predicted", GRID),
+    ]
+)
+LOSSES = pa.schema(
+    [
+        pa.field("trial_id", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("step", pa.int32(), nullable=False),
+        ("loss", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("samples_per_s", pa.float64()),
+    ]
+)
+PROBLEMS = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("question", GRID, nullable=False),
+        pa.field("answer", GRID, nullable=False),
+        pa.field("metadata", pa.string(), nullable=False),
+    ]
+)
+"""What ``sweep generate`` writes."""
+
+SCHEMAS = {"trials": TRIALS, "predictions": PREDICTIONS, "losses": LOSSES}
+
+
+class TrialState(StrEnum):
+    """How a trial ended. One that has no row has not ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """One row of ``trials``: fields are columns, and so is each of ``metrics`` (name -> mean over test problems).
+
+    Times are in seconds, ``peak_memory_bytes`` is of the process (CPU) or the device's allocator (GPU) of rank 0.
+    """
+
+    trial_id: str
+    run_id: str
+    state: TrialState
+    backbone: str
+    family: str
+    task: str
+    task_params: str
+    seed: int
+    n_train: int
+    n_test: int
+    lora_rank: int
+    recipe: str
+    sweep: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    num_trainable_params: int | None = None
+    train_loss: float | None = None
+    train_steps: int | None = None
+    train_s: float | None = None
+    eval_s: float | None = None
+    load_s: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+    num_workers: int | None = None
+    zero_stage: int | None = None
+    error_kind: str | None = None
+    error: str | None = None
+    attempts: int = 1
+    host: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """``code_version``, ``torch_version`` ... as the columns are called."""
+
+
+def new_run_id() -> str:
+    """A name for one execution of a trial that no other has."""
+    return uuid.uuid4().hex[:16]
+
+
+def trials_table(result: TrialResult) -> pa.Table:
+    """One row with the columns of ``TRIALS`` and the task's own metrics."""
+    row: dict[str, Any] = {item.name: getattr(result, item.name) for item in fields(result)}
+    metrics, versions = row.pop("metrics"), row.pop("versions")
+    own = [name for name in metrics if name not in TRIALS.names]
+    row |= {"state": result.state.value, **versions, **{name: float(value) for name, value in metrics.items()}}
+    schema = pa.schema([*TRIALS, *(pa.field(name, pa.float64()) for name in own)])
+    return pa.Table.from_pylist([row], schema=schema)
+
+
+def predictions_table(trial_id: str, run_id: str, predictions: Sequence[Prediction]) -> pa.Table:
+    """One row a prediction, with the columns of ``PREDICTIONS`` and the task's own scores as float64."""
+    own = sorted({name for prediction in predictions for name in prediction.scores} - set(PREDICTIONS.names))
+    rows = [
+        {
+            "trial_id": trial_id,
+            "run_id": run_id,
+            "problem_id": prediction.problem_id,
+            "index": prediction.index,
+            "attempt": prediction.attempt,
+            "parsed": prediction.parsed,
+            "question": prediction.question.tolist(),
+            "answer": prediction.answer.tolist(),
+            "predicted": None if prediction.predicted is None else prediction.predicted.tolist(),
+            **{name: float(value) if name in own else value for name, value in prediction.scores.items()},
+        }
+        for prediction in predictions
+    ]
+    schema = pa.schema([*PREDICTIONS, *(pa.field(name, pa.float64()) for name in own)])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def losses_table(trial_id: str, run_id: str, losses: Sequence[LossRow]) -> pa.Table:
+    """One row an optimizer step, with the columns of ``LOSSES``."""
+    own = [name for name in LOSSES.names if name not in ("trial_id", "run_id")]
+    rows = [{"trial_id": trial_id, "run_id": run_id, **{name: getattr(row, name) for name in own}} for row in losses]
+    return pa.Table.from_pylist(rows, schema=LOSSES)
+
+
+def task_label(task: str, task_params: str) -> str:
+    """``elementary_ca(rule=90, width=12)`` from the columns ``task`` and ``task_params``, even of a removed task."""
+    params = json.loads(task_params)
+    test = params.pop("test", {})
+    try:
+        return TaskSpec(name=task, params=params, test=test).label()
+    except ValueError:
+        return f"{task}({task_params})"

@@ -1,0 +1,404 @@
+"""One trial from its spec to its numbers, without Ray: draw, load, train, answer, measure.
+
+    python -m orchestrator.trial spec.json [--results FOLDER]
+
+``spec.json`` is a ``TrialSpec``. With several workers start one process each with the same arguments, for instance by
+``torchrun --nproc-per-node 2 -m orchestrator.trial spec.json``: every rank runs this same code, rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator import results
+from orchestrator.specs import TrialSpec
+from orchestrator.sweep_yaml import one_line
+from orchestrator.tables import TrialResult, TrialState, new_run_id
+from task_generators.problem import Split
+from task_generators.splits import draw_problems
+from trainers import lora
+from trainers.backbone import BackboneSpec, load_backbone
+from trainers.engine import DEEPSPEED_STAGE_ON_SEVERAL_WORKERS, leave_process_group
+from trainers.evaluate import Prediction, evaluate, summarise
+from trainers.recipe import TrainRecipe
+from trainers.train import LossRow, train
+
+if TYPE_CHECKING:
+    from trainers.backbone import Backbone, UntrainedBackbone
+
+Progress = Callable[[str, int, int], None]
+"""Called as (phase, done, total) with the phases ``load``, ``train``, ``evaluate``."""
+
+ERROR_LINES = 30
+"""Last lines of a traceback that a failed row keeps."""
+TIMEOUT_EXIT_STATUS = 124
+PACKAGES = ("numpy", "torch", "diffusers", "transformers", "peft", "deepspeed", "ray")
+
+
+class BackboneCache:
+    """Keeps the backbone loaded last, so that the next trial of the same backbone skips loading.
+
+    LoRA attaches to it and detaches again, which leaves its weights bitwise as they were. So a trial's numbers are the
+    same on a warm and on a cold worker.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._backbone: Backbone | UntrainedBackbone | None = None
+
+    def get(self, spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone | UntrainedBackbone:
+        """The backbone, loaded now unless it is the one loaded last in the same precision on the same device."""
+        key = (spec.name, spec.revision, recipe.precision, device)
+        if self._backbone is None or key != self._key:
+            self.clear()  # first: two large backbones may not fit together
+            self._backbone, self._key = load_backbone(spec, recipe, device), key
+        return self._backbone
+
+    def clear(self) -> None:
+        """Give the backbone's memory back."""
+        self._backbone, self._key = None, None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One start of a trial: names the rows it will write."""
+
+    run_id: str
+    attempts: int
+    started_at: datetime
+    sweep: str | None = None
+
+    @classmethod
+    def begin(cls, sweep: str | None = None, attempts: int = 1, run_id: str | None = None) -> Execution:
+        """An execution that starts now; ``attempts`` counts it and those before. ``run_id`` is drawn unless given."""
+        return cls(run_id or new_run_id(), attempts, datetime.now(UTC), sweep)
+
+
+def run_trial(
+    spec: TrialSpec,
+    *,
+    backbone_cache: BackboneCache | None = None,
+    progress: Progress | None = None,
+    execution: Execution | None = None,
+    results_uri: str | None = None,
+) -> tuple[TrialResult, list[Prediction], list[LossRow]]:
+    """Run one trial: its row of numbers, its predictions, its losses. Writes nothing but adapters that are to be kept.
+
+    Where several workers share the trial (``WORLD_SIZE`` and ``RANK`` are set) every rank calls this with the same spec
+    and gets the same numbers. What fails is raised. ``results_uri`` is where ``placement.keep_adapters`` keeps them.
+    """
+    import torch
+
+    execution = execution or Execution.begin()
+    cache = backbone_cache or BackboneCache()
+    report = progress or (lambda phase, done, total: None)
+    spec = _placed_on_ranks(spec)
+    recipe, placement = spec.recipe, spec.placement
+    torch.set_num_threads(max(1, int(placement.cpus_per_worker)))
+    device = _device(spec)
+    reset_peak_memory(device)
+
+    test_problems = draw_problems(spec.task, Split.TEST, 0, spec.n_test)
+    train_problems = draw_problems(spec.task, Split.TRAIN, spec.seed, spec.n_train)
+
+    report("load", 0, 1)
+    started = time.perf_counter()
+    backbone = cache.get(spec.backbone_spec, recipe, device)
+    load_s = time.perf_counter() - started
+
+    examples = backbone.encode(spec.task.build(Split.TRAIN), train_problems, recipe)
+    with lora.attached(backbone, lora_rank=spec.lora_rank, recipe=recipe, seed=spec.seed):
+        trained = train(
+            backbone,
+            examples,
+            recipe,
+            placement,
+            seed=spec.seed,
+            on_step=lambda row: report("train", row.step, recipe.max_steps),
+        )
+        report("evaluate", 0, spec.n_test)
+        started = time.perf_counter()
+        predictions = evaluate(backbone, spec.task.build(Split.TEST), test_problems, recipe, placement)
+        eval_s = time.perf_counter() - started
+        if placement.keep_adapters and backbone.spec.trainable:
+            _keep_adapter(backbone, spec.trial_id, results_uri)
+    report("evaluate", spec.n_test, spec.n_test)
+
+    zero_stage: int | None = placement.zero_stage
+    if zero_stage is None and placement.num_workers > 1:
+        zero_stage = DEEPSPEED_STAGE_ON_SEVERAL_WORKERS
+    result = replace(
+        _row(spec, execution, TrialState.DONE),
+        metrics=summarise(predictions),
+        num_trainable_params=trained.num_trainable_params,
+        train_loss=trained.train_loss,
+        train_steps=len(trained.losses),
+        train_s=trained.train_s,
+        eval_s=eval_s,
+        load_s=load_s,
+        peak_memory_bytes=peak_memory_bytes(device),
+        device=_device_name(device),
+        zero_stage=zero_stage if backbone.spec.trainable else None,
+        finished_at=datetime.now(UTC),
+    )
+    return result, predictions, trained.losses
+
+
+def run_and_record(
+    spec: TrialSpec,
+    results_uri: str,
+    *,
+    backbone_cache: BackboneCache | None = None,
+    progress: Progress | None = None,
+    execution: Execution | None = None,
+) -> TrialResult:
+    """``run_trial`` in this process, its rows written. What fails becomes a ``failed`` row and is raised again."""
+    execution = execution or Execution.begin()
+    cache = backbone_cache or BackboneCache()
+    try:
+        with _time_limit(spec, results_uri, execution):
+            result, predictions, losses = run_trial(
+                spec, backbone_cache=cache, progress=progress, execution=execution, results_uri=results_uri
+            )
+            results.write(results_uri, result, predictions, losses)
+    except Exception as error:
+        cache.clear()  # what an error leaves of a backbone is nobody's to trust
+        results.write(results_uri, failed_result(spec, execution, error))
+        raise
+    return result
+
+
+def failed_result(
+    spec: TrialSpec, execution: Execution, error: BaseException, error_kind: str | None = None
+) -> TrialResult:
+    """The row of a trial that ended with ``error``; no number in it but those of the spec."""
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()
+    if len(lines) > ERROR_LINES + 1:
+        lines = [lines[0], "...", *lines[-ERROR_LINES:]]
+    return replace(
+        _row(spec, execution, TrialState.FAILED),
+        error_kind=error_kind or classify(error),
+        error="\n".join(lines),
+        finished_at=datetime.now(UTC),
+    )
+
+
+def classify(error: BaseException) -> str:
+    """The ``error_kind`` of an error: its own attribute of that name, or one of a few words by what it is."""
+    own = getattr(error, "error_kind", None)
+    if isinstance(own, str):
+        return own
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+        return "out_of_memory"
+    kinds = {TimeoutError: "timeout", OSError: "storage", ValueError: "bad_spec", AssertionError: "assertion"}
+    return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "error")
+
+
+def reset_peak_memory(device: str) -> None:
+    """Begin a new measurement of ``peak_memory_bytes`` (on Linux and GPUs; elsewhere the process's peak counts)."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Most memory in use since ``reset_peak_memory``: resident size (CPU), or what torch allocated on the GPU."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert found, "Linux says so in every status file"
+        return int(found[1]) * 1024
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """``code_version`` (git's name of the checkout, else the installed version) and those of packages."""
+    found = {"code_version": _code_version(), "python_version": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[f"{package}_version"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _code_version() -> str:
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / ".git").exists():
+        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--tags"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            pass  # no git, or no commit yet
+    try:
+        return importlib.metadata.version("visual-sweep")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _row(spec: TrialSpec, execution: Execution, state: TrialState) -> TrialResult:
+    return TrialResult(
+        trial_id=spec.trial_id,
+        run_id=execution.run_id,
+        sweep=execution.sweep,
+        state=state,
+        backbone=spec.backbone,
+        family=spec.backbone_spec.family,
+        task=spec.task.name,
+        task_params=spec.task.params_json(),
+        seed=spec.seed,
+        n_train=spec.n_train,
+        n_test=spec.n_test,
+        lora_rank=spec.lora_rank,
+        recipe=spec.recipe_json(),
+        num_workers=spec.placement.num_workers,
+        attempts=execution.attempts,
+        host=socket.gethostname(),
+        started_at=execution.started_at,
+        versions=versions(),
+    )
+
+
+def _placed_on_ranks(spec: TrialSpec) -> TrialSpec:
+    """The spec with as many workers as were started; its identity stays."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    workers = spec.placement.num_workers
+    if size == 1 and workers > 1:
+        raise ValueError(f"placement.num_workers = {workers}: start that many, by torchrun --nproc-per-node {workers}")
+    placement = spec.placement.model_copy(update={"num_workers": size})
+    return spec.model_copy(update={"placement": placement})
+
+
+def _device(spec: TrialSpec) -> str:
+    asked = spec.placement.gpus_per_worker
+    gpus = spec.backbone_spec.num_gpus if asked is None else asked
+    if gpus == 0:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        if asked is None:
+            return "cpu"
+        raise ValueError(f"placement.gpus_per_worker = {asked:g}: no GPU is visible on {socket.gethostname()}")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return f"cuda:{local_rank if local_rank < torch.cuda.device_count() else 0}"
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _keep_adapter(backbone: Any, trial_id: str, results_uri: str | None) -> None:
+    """Save the trained LoRA weights under ``<results>/adapters/<trial_id>``; all ranks take part, rank 0 stores."""
+    if results_uri is None:
+        raise ValueError("placement.keep_adapters = True: needs a results folder to keep them in")
+    with tempfile.TemporaryDirectory() as folder:
+        lora.save(backbone, Path(folder))
+        if int(os.environ.get("RANK", "0")) == 0:
+            results.store_folder(results_uri, f"adapters/{trial_id}", Path(folder))
+
+
+@contextmanager
+def _time_limit(spec: TrialSpec, results_uri: str, execution: Execution) -> Iterator[None]:
+    """After ``placement.timeout_s`` write a failed row and end this process: nothing else stops native code."""
+    limit = spec.placement.timeout_s
+    if limit is None:
+        yield
+        return
+
+    def end() -> None:
+        error = TimeoutError(f"the trial took longer than placement.timeout_s = {limit:g} s")
+        try:
+            results.write(results_uri, failed_result(spec, execution, error))
+        finally:
+            os._exit(TIMEOUT_EXIT_STATUS)
+
+    timer = Timer(limit, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m orchestrator.trial``; exit status 1 when the trial failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.trial", description="Run one trial without Ray.")
+    parser.add_argument("spec", help="TrialSpec as JSON")
+    parser.add_argument("--results", help="folder or URI for its rows; without it they are only printed")
+    arguments = parser.parse_args(argv)
+    try:
+        spec = _read_spec(Path(arguments.spec))
+        if arguments.results:
+            results.check_writable(arguments.results)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    is_first_rank = int(os.environ.get("RANK", "0")) == 0
+    try:
+        if arguments.results and is_first_rank:
+            result = run_and_record(spec, arguments.results)
+        else:
+            result, _, _ = run_trial(spec, results_uri=arguments.results)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        leave_process_group()
+    if is_first_rank:
+        scores = "  ".join(f"{name}={value:.4g}" for name, value in result.metrics.items())
+        print(f"{result.trial_id}  {spec.label()}  {scores}")
+    return 0
+
+
+def _read_spec(path: Path) -> TrialSpec:
+    try:
+        return TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {one_line(error, TrialSpec, None)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: the spec cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

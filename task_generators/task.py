@@ -1,0 +1,146 @@
+"""What a task is, and how one is named: ``Task`` (knobs, generator, scorer) and ``TaskSpec`` (its name in a YAML)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from task_generators.problem import Grid, Problem, Split
+from task_generators.render import Palette, RenderStyle
+from task_generators.scoring import grid_scores
+
+
+class Task(BaseModel):
+    """A frozen spec whose fields are the task's difficulty knobs. One subclass per file of ``task_generators/tasks``.
+
+    A subclass sets ``palette``, ``style`` (the published look) and ``symmetries``, and implements ``generate``. Each
+    field has a description, and in ``examples`` other values, any of which gives other problems. It overrides ``score``
+    when a problem has several right answers, and ``canonical_key`` when its problems have symmetries.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator_version: ClassVar[int] = 1
+    """Raised whenever the same key would yield another problem; part of every trial's identity."""
+    palette: ClassVar[Palette]
+    style: ClassVar[RenderStyle]
+    symmetries: ClassVar[str] = "none"
+    """In words: under which changes of the question two problems count as copies of each other."""
+    test_share: ClassVar[float] = 0.25
+    """Share of the problem space (by ``canonical_key``) that only test sets are drawn from."""
+
+    def generate(self, rng: np.random.Generator) -> Problem:
+        """Draw one problem from ``rng`` and nothing else."""
+        raise NotImplementedError
+
+    def score(self, problem: Problem, grid: Grid | None) -> dict[str, float | bool]:
+        """Score a predicted grid, None for an answer that could not be read. Always holds ``exact_match``."""
+        return grid_scores(problem.answer, grid)
+
+    def canonical_key(self, problem: Problem) -> bytes:
+        """The same bytes for a problem and all its symmetric copies: they all lie on the same side of the split."""
+        question = problem.question
+        return bytes(question.shape) + question.tobytes()
+
+
+def task_names() -> list[str]:
+    """Public names of all tasks, sorted: the files under ``task_generators/tasks``."""
+    import task_generators.tasks as package
+
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+@cache
+def task_class(name: str) -> type[Task]:
+    """The ``Task`` subclass defined in ``task_generators/tasks/<name>.py``; ValueError lists the names there are."""
+    if name not in task_names():
+        raise ValueError(f"unknown task {name!r}; valid tasks: {', '.join(task_names())}")
+    module = importlib.import_module(f"task_generators.tasks.{name}")
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+    ]
+    assert len(classes) == 1, f"{module.__name__} must define exactly one Task"
+    return classes[0]
+
+
+class TaskSpec(BaseModel):
+    """A task as it is named in a sweep: ``life``, or ``{elementary_ca: {rule: 110, test: {width: 24}}}``.
+
+    ``params`` and ``test`` hold the knobs that differ from the task's defaults; ``test`` is laid over ``params`` for
+    the test split only (train on one size, test on another).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    params: dict[str, Any] = {}
+    test: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "name" not in value and len(value) == 1:
+            name, params = next(iter(value.items()))
+            if params is not None and not isinstance(params, dict):
+                raise ValueError(f"task {name!r}: expected a mapping of its knobs, got {params!r}")
+            params = dict(params or {})
+            return {"name": name, "test": params.pop("test", {}), "params": params}
+        return value
+
+    @model_validator(mode="after")
+    def _normalise(self) -> TaskSpec:
+        task = _build(self.name, self.params, "")
+        params = task.model_dump(exclude_defaults=True)
+        tested = _build(self.name, {**self.params, **self.test}, "test.").model_dump()
+        test = {knob: value for knob, value in tested.items() if value != task.model_dump()[knob]}
+        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "test", test)
+        return self
+
+    def build(self, split: Split = Split.TRAIN) -> Task:
+        """The task with its knobs, those of ``test`` included when ``split`` is the test split."""
+        return _build(self.name, {**self.params, **self.test} if split == Split.TEST else self.params, "")
+
+    def problem(self, split: Split, seed: int, index: int) -> Problem:
+        """Problem ``index`` of a split: a pure function of the arguments and the spec. The test split ignores seed."""
+        from task_generators.splits import draw_problems
+
+        return draw_problems(self, split, seed, index + 1)[index]
+
+    def params_json(self) -> str:
+        """Canonical JSON of the knobs that differ from the defaults, ``test`` included."""
+        params = {**self.params, **({"test": self.test} if self.test else {})}
+        return json.dumps(params, sort_keys=True, separators=(",", ":"))
+
+    def label(self) -> str:
+        """A short name for people: ``elementary_ca(rule=110, width=8)``."""
+        parts = [f"{knob}={value}" for knob, value in self.params.items()]
+        parts += [f"test {knob}={value}" for knob, value in self.test.items()]
+        return f"{self.name}({', '.join(parts)})" if parts else self.name
+
+
+def _build(name: str, params: dict[str, Any], where: str) -> Task:
+    cls = task_class(name)
+    try:
+        return cls(**params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ValueError(
+                f"task {name!r}: unknown knob {where}{knob!s}; valid knobs: {', '.join(cls.model_fields)}"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        if not knob:  # what is wrong is a combination of knobs, which the message names
+            raise ValueError(f"task {name!r}: {where}{message}") from None
+        raise ValueError(f"task {name!r}: {where}{knob} = {first['input']!r}: {message}") from None

@@ -1,0 +1,69 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from task_generators.transition_video import Interpolation, answer_image, transition_video
+
+RNG = np.random.default_rng(0)
+QUESTION = RNG.integers(0, 256, (26, 19, 3)).astype(np.uint8)
+ANSWER = RNG.integers(0, 256, (26, 19, 3)).astype(np.uint8)
+BLACK, WHITE = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+every_interpolation = pytest.mark.parametrize("interpolation", get_args(Interpolation))
+
+
+@every_interpolation
+@pytest.mark.parametrize("num_frames", [2, 3, 9, 16, 49])
+def test_starts_with_the_question_and_ends_with_the_answer(interpolation: Interpolation, num_frames: int) -> None:
+    video = transition_video(QUESTION, ANSWER, num_frames, interpolation)
+    assert video.shape == (num_frames, 26, 19, 3)
+    assert video.dtype == np.uint8
+    assert np.array_equal(video[0], QUESTION)
+    assert np.array_equal(answer_image(video), ANSWER)
+
+
+@every_interpolation
+def test_brightens_steadily_from_black_to_white(interpolation: Interpolation) -> None:
+    means = transition_video(BLACK, WHITE, 33, interpolation).mean(axis=(1, 2, 3))
+    assert (np.diff(means) >= 0).all()
+
+
+def test_discrete_is_the_default_and_switches_after_half_of_the_frames() -> None:
+    for num_frames in (8, 9):
+        video = transition_video(BLACK, WHITE, num_frames)
+        is_answer = [bool(frame.all()) for frame in video]
+        assert is_answer == [f > num_frames / 2 for f in range(1, num_frames + 1)]
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "weight"),
+    [("convex", lambda a: a), ("quadratic", lambda a: a * a), ("square_root", lambda a: a**0.5)],
+)
+def test_blends_follow_their_formula(interpolation: Interpolation, weight) -> None:
+    video = transition_video(QUESTION, ANSWER, 9, interpolation).astype(float)
+    for f in range(1, 10):
+        a = weight((f - 1) / 8)
+        expected = (1 - a) * QUESTION.astype(float) + a * ANSWER.astype(float)
+        assert np.abs(video[f - 1] - expected).max() <= 0.51
+
+
+def test_tiles_switch_whole_one_after_the_other_and_never_back() -> None:
+    video = transition_video(BLACK, WHITE, 17, "tiles")
+    tiles = video.reshape(17, 4, 4, 4, 4, 3)
+    assert (tiles.min(axis=(2, 4, 5)) == tiles.max(axis=(2, 4, 5))).all()
+    is_answer = tiles[:, :, 0, :, 0, 0] == 255
+    assert is_answer.sum(axis=(1, 2)).tolist() == list(range(17))
+    assert (is_answer[:-1] <= is_answer[1:]).all()
+    mixed = transition_video(QUESTION, ANSWER, 9, "tiles")
+    assert (np.all(mixed == QUESTION, axis=-1) | np.all(mixed == ANSWER, axis=-1)).all()
+
+
+def test_refuses_what_has_no_transition() -> None:
+    with pytest.raises(ValueError, match=r"differ in size: \(26, 19\) and \(16, 16\) px"):
+        transition_video(QUESTION, BLACK)
+    with pytest.raises(ValueError, match="num_frames = 1: a transition needs at least 2 frames"):
+        transition_video(QUESTION, ANSWER, num_frames=1)
+    with pytest.raises(ValueError, match="interpolation = 'cubic': valid choices: discrete, convex"):
+        transition_video(QUESTION, ANSWER, interpolation="cubic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a frame or more"):
+        answer_image(np.zeros((0, 4, 4, 3), np.uint8))

@@ -1,0 +1,62 @@
+"""One rank of the multi-process tests: trains the toys at every ZeRO stage, rank 0 saves what came out.
+
+python -m torch.distributed.run --nproc_per_node 2 -m tests.trainers.engine_ranks FILE
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+
+from tests.trainers.test_engine import RECIPE, Outcome, problems, run_trial
+from tests.trainers.toy import ToyLanguageModel, ToyRegressor, regression_examples, token_examples
+from trainers import lora
+from trainers.engine import leave_process_group, world
+from trainers.evaluate import evaluate
+from trainers.recipe import Placement
+from trainers.train import NonFiniteLossError, train
+
+torch.set_num_threads(1)
+
+
+def main(path: str) -> None:
+    num_workers = int(os.environ["WORLD_SIZE"])
+    outcomes: dict[str, Outcome] = {}
+    toys = {
+        "regressor": (ToyRegressor(), regression_examples(10)),
+        "bf16": (ToyRegressor(torch.bfloat16), regression_examples(10)),
+        "qwen3": (ToyLanguageModel(), token_examples(10)),
+    }
+    for stage in (0, 1, 2, 3):
+        for name, (backbone, examples) in toys.items():
+            micro_batch_size = 2 if name == "regressor" else None
+            placement = Placement(num_workers=num_workers, zero_stage=stage, micro_batch_size=micro_batch_size)
+            outcomes[f"{name} {stage}"] = run_trial(backbone, examples, placement)
+    backbone = toys["regressor"][0]
+    poisoned = [{**example, "target": example["target"] / 0} for example in regression_examples(10)]
+    raised = ""
+    with lora.attached(backbone, lora_rank=2, recipe=RECIPE, seed=0):
+        try:
+            train(backbone, poisoned, RECIPE, Placement(num_workers=num_workers, zero_stage=3), seed=0)
+        except NonFiniteLossError as error:
+            raised = str(error)
+    fingerprint = lora.base_fingerprint(backbone.module)
+    task, test_problems = problems()
+    predictions = evaluate(backbone, task, test_problems, RECIPE.model_copy(update={"attempts": 2}), Placement())
+    if world().rank == 0:
+        torch.save(
+            {
+                "outcomes": outcomes,
+                "raised": raised,
+                "fingerprint": fingerprint,
+                "predictions": [(p.problem_id, p.attempt, p.parsed, p.scores) for p in predictions],
+            },
+            path,
+        )
+    leave_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,133 @@
+"""What a backbone is to the training loop: ``BackboneSpec`` (how one is named), ``Backbone`` (what one can do).
+
+Importing this file, or a family's file, imports neither torch nor any model library: specs load on a laptop in
+milliseconds. Weights load in the ``load`` function of the family's file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from task_generators.problem import Grid, Problem
+from task_generators.task import Task
+from trainers.recipe import TrainRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+    Batch = dict[str, torch.Tensor]
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""The tiny backbones that ship with the package, one ``save_pretrained`` folder each."""
+
+
+class BackboneSpec(BaseModel):
+    """One flavour of a backbone family. ``recipe`` holds the published settings that differ from ``TrainRecipe()``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    family: Literal["video", "language", "vision_language", "baseline"]
+    repo_id: str = ""
+    """Hub id, local folder, or ``package:NAME`` for a folder under ``trainers/weights``."""
+    revision: str | None = None
+    pretrained: bool = True
+    """False: the architecture of ``repo_id`` with freshly drawn weights (fixed seed); the VAE or tokenizer is kept."""
+    lora_targets: tuple[str, ...] = ()
+    recipe: dict[str, Any] = {}
+    num_gpus: float = 0
+    memory_gb: float = 0.5
+    varies_with: frozenset[Literal["seed", "n_train", "lora_rank"]] = frozenset({"seed", "n_train", "lora_rank"})
+    """Axes of the sweep that change the result; a baseline that ignores one gets a single trial for all its values."""
+    trainable: bool = True
+    """False: nothing to train; ``answer`` follows ``encode`` of the training problems at once."""
+    note: str = ""
+    """One line for people, shown wherever the backbone's numbers are."""
+
+
+class Backbone(Protocol):
+    """A loaded, frozen model and the way it sees a task. Shapes: B = batch.
+
+    All randomness comes in through generators, so that a trial is a function of its spec: ``collate`` draws the noise of
+    a whole global batch at once, whatever way the batch is later cut over workers and micro-batches.
+    """
+
+    spec: BackboneSpec
+    module: torch.nn.Module
+    """What LoRA is attached to; every parameter frozen."""
+
+    def encode(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Batch]:
+        """What training needs of each problem, one dict of tensors each (latents, token ids ...); no gradients."""
+
+    def collate(self, examples: Sequence[Batch], recipe: TrainRecipe, generator: torch.Generator) -> Batch:
+        """Stack examples into one batch, first dimension B on every tensor, with the noise and timesteps drawn."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The model's own training loss, one value an example, shape (B,), through ``self.module``."""
+
+    def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
+        """One predicted grid a problem, None where the output cannot be read. Uses only the question (and the answer's
+        shape where the protocol gives it). Random draws are keyed by (problem_id, attempt), never by the batch."""
+
+    def save_adapter(self, folder: Path, lora_state: dict[str, torch.Tensor], lora_config: Any) -> None:
+        """Write LoRA weights in the format that the stock pipeline of this family loads."""
+
+
+class UntrainedBackbone(Protocol):
+    """What a backbone with ``spec.trainable == False`` is: examples go in once, answers come out, no gradients."""
+
+    spec: BackboneSpec
+
+    def encode(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Any]:
+        """What ``fit`` needs of each problem."""
+
+    def fit(self, examples: Sequence[Any]) -> None:
+        """Take in the training examples and forget those of an earlier trial; ``train`` calls this in place of a loop."""
+
+    def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
+        """As ``Backbone.answer``."""
+
+
+def family_names() -> list[str]:
+    """Files under ``trainers/backbones``, sorted."""
+    import trainers.backbones as package
+
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+@lru_cache(maxsize=None)
+def flavors(family_file: str) -> dict[str, BackboneSpec]:
+    """The flavours a family's file offers, by the name after the slash."""
+    return {spec.name.split("/", 1)[1]: spec for spec in importlib.import_module(f"trainers.backbones.{family_file}").FLAVORS}
+
+
+def backbone_names() -> list[str]:
+    """Public names of all backbones, sorted."""
+    return sorted(spec.name for family_file in family_names() for spec in flavors(family_file).values())
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """Look up ``file/flavor``; ValueError lists the names there are."""
+    family_file, _, flavor = name.partition("/")
+    if family_file not in family_names() or flavor not in flavors(family_file):
+        raise ValueError(f"unknown backbone {name!r}; valid backbones: {', '.join(backbone_names())}")
+    return flavors(family_file)[flavor]
+
+
+def load_backbone(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone:
+    """Load the frozen weights onto ``device`` ("cpu", "cuda:0" ...) in the recipe's precision."""
+    return importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}").load(spec, recipe, device)
+
+
+def weights_path(repo_id: str) -> str:
+    """Resolve ``package:NAME`` to its folder; hub ids and local folders pass through."""
+    if repo_id.startswith("package:"):
+        return str(WEIGHTS_FOLDER / repo_id.removeprefix("package:"))
+    return repo_id

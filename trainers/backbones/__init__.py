@@ -1,0 +1,1 @@
+"""One file per backbone family; a backbone's public name is ``file/flavor``. Files are found by name."""

@@ -1,0 +1,106 @@
+"""Answer every test problem in batches, score every answer, and average."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from task_generators.problem import Grid, Problem
+from task_generators.task import Task
+from trainers.engine import world
+from trainers.recipe import Placement, TrainRecipe
+
+if TYPE_CHECKING:
+    from trainers.backbone import Backbone, UntrainedBackbone
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One test problem, one attempt: a row of the ``predictions`` table."""
+
+    problem_id: str
+    index: int
+    """Place of the problem in the test set, from 0."""
+    attempt: int
+    """From 0."""
+    parsed: bool
+    """Whether the output could be read as a grid at all."""
+    question: Grid
+    answer: Grid
+    predicted: Grid | None
+    scores: dict[str, float | bool]
+    """What ``Task.score`` says: ``exact_match``, ``cell_accuracy`` and the task's own."""
+
+
+def evaluate(
+    backbone: Backbone | UntrainedBackbone,
+    task: Task,
+    problems: Sequence[Problem],
+    recipe: TrainRecipe,
+    placement: Placement,
+) -> list[Prediction]:
+    """Answer each problem ``recipe.attempts`` times, ``placement.eval_batch_size`` at once, and score with ``task``.
+
+    Sorted by problem, then attempt. Where several ranks share the trial each answers its part, every rank calls, and
+    every rank gets the whole list. An answer depends on its problem and attempt alone, so neither the batch size nor
+    the number of ranks changes which draws it uses.
+    """
+    import torch
+
+    if backbone.spec.trainable:
+        backbone.module.eval()  # type: ignore[union-attr]
+    here = world()
+    indices = range(here.rank, len(problems), here.size)
+    predictions = []
+    with torch.inference_mode():
+        for attempt in range(recipe.attempts):
+            for start in range(0, len(indices), placement.eval_batch_size):
+                batch = indices[start : start + placement.eval_batch_size]
+                grids = backbone.answer(task, [problems[i] for i in batch], recipe, attempt)
+                assert len(grids) == len(batch), f"{backbone.spec.name}: {len(grids)} answers to {len(batch)} problems"
+                predictions += [
+                    _prediction(task, problems[i], i, attempt, grid) for i, grid in zip(batch, grids, strict=True)
+                ]
+    if here.size > 1:
+        parts: list[list[Prediction]] = [[] for _ in range(here.size)]
+        torch.distributed.all_gather_object(parts, predictions)
+        predictions = [prediction for part in parts for prediction in part]
+    return sorted(predictions, key=lambda prediction: (prediction.index, prediction.attempt))
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Means over problems of every score and of ``parsed``; empty for no predictions.
+
+    Of several attempts at a problem, a yes-or-no score (``exact_match``, ``parsed`` ...) counts if any attempt has it;
+    every other score is the mean of its attempts. A score that a problem lacks (or has as not-a-number) is left out of
+    that score's mean.
+    """
+    columns: dict[str, list[float]] = defaultdict(list)
+    by_problem = sorted(predictions, key=lambda prediction: prediction.index)
+    for _, group in groupby(by_problem, key=lambda prediction: prediction.index):
+        attempts: dict[str, list[float | bool]] = defaultdict(list)
+        for prediction in group:
+            for name, score in {**prediction.scores, "parsed": prediction.parsed}.items():
+                if not math.isnan(score):
+                    attempts[name].append(score)
+        for name, scores in attempts.items():
+            yes_or_no = all(isinstance(score, bool) for score in scores)
+            columns[name].append(float(any(scores)) if yes_or_no else math.fsum(scores) / len(scores))
+    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
+
+
+def _prediction(task: Task, problem: Problem, index: int, attempt: int, grid: Grid | None) -> Prediction:
+    return Prediction(
+        problem_id=problem.problem_id,
+        index=index,
+        attempt=attempt,
+        parsed=grid is not None,
+        question=problem.question,
+        answer=problem.answer,
+        predicted=grid,
+        scores=task.score(problem, grid),
+    )

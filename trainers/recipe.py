@@ -1,0 +1,72 @@
+"""How a trial trains and answers (``TrainRecipe``), and where and how safely it runs (``Placement``)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainRecipe(BaseModel):
+    """Everything that changes the weights or the answers; part of a trial's identity.
+
+    A default here stands in where a backbone's published recipe is silent. What the paper leaves open (steps, precision,
+    sampler, prompts) is our choice, and named so in the README.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # --- optimisation
+    max_steps: int = Field(default=500, gt=0, description="optimizer steps (open in the paper)")
+    learning_rate: float = Field(default=1e-4, gt=0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="decay after warm-up")
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_share: float = Field(default=1.0, gt=0, le=1, description="last share of the steps over which the rate decays")
+    batch_size: int = Field(default=2, gt=0, description="examples an optimizer step, over all workers and micro-batches")
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the frozen base; LoRA weights stay fp32")
+
+    # --- LoRA (the rank is an axis of the sweep)
+    lora_alpha: float = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: tuple[str, ...] | None = Field(default=None, description="module names; null: the backbone's own")
+
+    # --- pictures and videos (video and vision-language families)
+    cell_px: int | None = Field(default=None, gt=0, description="side of a cell; null: the task's published style")
+    border_px: int | None = Field(default=None, ge=0, description="border lines; null: the task's published style")
+    num_frames: int = Field(default=9, gt=1, description="frames of the transition video")
+    transition: Literal["discrete", "convex", "quadratic", "square_root", "tiles"] = "discrete"
+    train_timesteps: Literal["uniform", "sampling"] = Field(
+        default="uniform", description="noise levels trained on: all, or only those that num_inference_steps visits"
+    )
+    num_inference_steps: int = Field(default=50, gt=0, description="sampling steps (open in the paper)")
+    guidance_scale: float = Field(default=1.0, ge=1)
+
+    # --- text (language and vision-language families)
+    max_new_tokens: int = Field(default=4096, gt=0)
+    temperature: float = Field(default=0.0, ge=0, description="0: greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, description="0: off")
+
+    # --- answering
+    attempts: int = Field(default=1, gt=0, description="independent answers to each test problem")
+
+
+class Placement(BaseModel):
+    """Where and how safely a trial runs. Never changes its identity or its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_workers: int = Field(default=1, gt=0)
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float | None = Field(default=None, ge=0, description="null: the backbone's own where GPUs exist")
+    zero_stage: Literal[0, 1, 2, 3] | None = Field(
+        default=None, description="DeepSpeed ZeRO stage; null: plain torch on one worker, stage 1 on several"
+    )
+    micro_batch_size: int | None = Field(default=None, gt=0, description="examples a forward pass; null: all at once")
+    eval_batch_size: int = Field(default=32, gt=0, description="test problems answered at once")
+    timeout_s: float | None = Field(default=None, gt=0, description="hard limit of one trial")
+    keep_adapters: bool = Field(default=False, description="keep each trial's LoRA weights under results/adapters")
