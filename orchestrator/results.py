@@ -40,6 +40,8 @@ COMPACT_AT_ONCE = 2000
 STALE_TEMPORARY = timedelta(days=1)
 """A temporary file older than this belongs to a process that is dead; compaction removes it."""
 READ_THREADS = 8
+RANKED = ["trial_id", "run_id", "state", "finished_at"]
+"""Columns of ``trials`` that decide which execution of a trial counts."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,18 @@ def store_folder(results_uri: str | Path, name: str, source: Path) -> None:
     pyarrow.fs.copy_files(str(source), target, pyarrow.fs.LocalFileSystem(), folder.fs)
 
 
-def state_of_run(results_uri: str | Path, trial_id: str, run_id: str) -> TrialState | None:
-    """How one execution ended by the row it wrote; None when it wrote none (or the row was merged already)."""
+def ending_of_run(results_uri: str | Path, trial_id: str, run_id: str) -> tuple[TrialState, str | None] | None:
+    """How one execution ended by the row it wrote, with its error's kind and last line; None when it wrote none."""
     folder = _open(results_uri)
     info = folder.fs.get_file_info(f"{folder.root}/trials/{trial_id}-{run_id}.parquet")
     if info.type == pyarrow.fs.FileType.NotFound:
         return None
-    content = _read_file(folder, info, columns=["state"])
-    return None if content is None else TrialState(content["state"][0].as_py())
+    content = _read_file(folder, info, columns=["trial_id", "run_id", "state", "error_kind", "error"])
+    if content is None:
+        return None
+    row = content.to_pylist()[0]
+    detail = f"{row['error_kind']}: {row['error'].splitlines()[-1]}" if row["error"] else None
+    return TrialState(row["state"]), detail
 
 
 def finished(results_uri: str | Path) -> set[str]:
@@ -131,20 +137,20 @@ def finished(results_uri: str | Path) -> set[str]:
 
 def trial_states(results_uri: str | Path) -> dict[str, TrialStatus]:
     """What the tables say of every trial that has a row; ``done`` beats ``failed``, then the newest row counts."""
-    columns = ["trial_id", "run_id", "state", "finished_at", "attempts", "error_kind"]
-    winners = _winners(_read(_open(results_uri), "trials", columns=columns))
+    columns = [*RANKED, "attempts", "error_kind"]
+    table = _read(_open(results_uri), "trials", columns=columns)
     return {
         row["trial_id"]: TrialStatus(TrialState(row["state"]), row["attempts"] or 1, row["error_kind"])
-        for row in winners.to_pylist()
+        for row in _winning(table)
     }
 
 
 def read_trials(results_uri: str | Path, trial_ids: Collection[str] | None = None) -> pd.DataFrame:
     """The ``trials`` table: one row a trial, failed ones included; ``trial_ids`` keeps only those."""
-    table = _winners(_read(_open(results_uri), "trials"))
-    if trial_ids is not None:
-        table = table.filter(pc.is_in(table["trial_id"], value_set=pa.array(list(trial_ids), pa.string())))
-    return _to_pandas(table)
+    table = _read(_open(results_uri), "trials")
+    rows = _winning(table.select(RANKED))
+    runs = [row["run_id"] for row in rows if trial_ids is None or row["trial_id"] in trial_ids]
+    return _to_pandas(_of_runs(table, runs))
 
 
 def read_predictions(
@@ -194,7 +200,7 @@ def _merge(folder: _Folder, table: str, infos: list[pyarrow.fs.FileInfo], losing
         return 0
     whole = _unite(table, [content for _, content in read])
     if losing_runs:
-        whole = whole.filter(pc.invert(pc.is_in(whole["run_id"], value_set=pa.array(losing_runs, pa.string()))))
+        whole = _of_runs(whole, set(whole["run_id"].to_pylist()) - losing_runs)
     if whole.num_rows:
         _put(folder, table, f"{COMPACTED}{uuid.uuid4().hex}.parquet", whole.sort_by("trial_id"))
     for path, _ in read:
@@ -207,8 +213,8 @@ def _merge(folder: _Folder, table: str, infos: list[pyarrow.fs.FileInfo], losing
 
 def _losing_runs(folder: _Folder) -> set[str]:
     """Executions whose row lost to a better or newer one of the same trial; they can never win again."""
-    table = _read(folder, "trials", columns=["trial_id", "run_id", "state", "finished_at"])
-    return set(table["run_id"].to_pylist()) - set(_winners(table)["run_id"].to_pylist())
+    table = _read(folder, "trials", columns=RANKED)
+    return set(table["run_id"].to_pylist()) - {row["run_id"] for row in _winning(table)}
 
 
 def _remove_stale_temporaries(folder: _Folder, table: str) -> None:
@@ -290,9 +296,14 @@ def _read(
         wanted = (here if runs is None else here & set(runs)) - seen
         seen |= wanted
         if wanted != here:
-            content = content.filter(pc.is_in(content["run_id"], value_set=pa.array(wanted, pa.string())))
+            content = _of_runs(content, wanted)
         kept.append(content)
     return _unite(table, kept, columns)
+
+
+def _of_runs(content: pa.Table, runs: Collection[str]) -> pa.Table:
+    """The rows of the executions ``runs``."""
+    return content.filter(pc.is_in(content["run_id"], value_set=pa.array(list(runs), pa.string())))
 
 
 def _read_file(folder: _Folder, info: pyarrow.fs.FileInfo, columns: Sequence[str] | None) -> pa.Table | None:
@@ -314,10 +325,9 @@ def _read_rows_of_runs(
     table: str, results_uri: str | Path, columns: Sequence[str] | None, trial_ids: Collection[str] | None
 ) -> pd.DataFrame:
     folder = _open(results_uri)
-    trials = _winners(_read(folder, "trials", columns=["trial_id", "run_id", "state", "finished_at"]))
     runs = {
         row["run_id"]
-        for row in trials.to_pylist()
+        for row in _winning(_read(folder, "trials", columns=RANKED))
         if row["state"] == TrialState.DONE and (trial_ids is None or row["trial_id"] in trial_ids)
     }
     needed = None if columns is None else list(dict.fromkeys([*columns, "run_id", "trial_id"]))
@@ -325,15 +335,16 @@ def _read_rows_of_runs(
     return _to_pandas(content if columns is None else content.select(list(columns)))
 
 
-def _winners(trials: pa.Table) -> pa.Table:
+def _winning(trials: pa.Table) -> list[dict[str, Any]]:
     """One row a trial: ``done`` beats ``failed``, then the newest, then the larger run_id."""
-    best: dict[str, tuple[tuple[bool, Any, str], int]] = {}
-    keys = [trials[name].to_pylist() for name in ("trial_id", "state", "finished_at", "run_id")]
-    for index, (trial_id, state, finished_at, run_id) in enumerate(zip(*keys, strict=True)):
-        rank = (state == TrialState.DONE, finished_at or datetime.min.replace(tzinfo=UTC), run_id)
-        if trial_id not in best or rank > best[trial_id][0]:
-            best[trial_id] = (rank, index)
-    return trials.take(pa.array([index for _, index in best.values()], pa.int64()))
+    column = trials.column_names.index("finished_at")
+    microseconds = trials["finished_at"].cast(pa.int64())  # as times they would make pyarrow import pandas: a second
+    best: dict[str, tuple[tuple[bool, int, str], dict[str, Any]]] = {}
+    for row in trials.set_column(column, "finished_at", microseconds).to_pylist():
+        rank = (row["state"] == TrialState.DONE, row["finished_at"] or 0, row["run_id"])
+        if row["trial_id"] not in best or rank > best[row["trial_id"]][0]:
+            best[row["trial_id"]] = (rank, row)
+    return [row for _, row in best.values()]
 
 
 def _unite(table: str, contents: Iterable[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
@@ -341,7 +352,7 @@ def _unite(table: str, contents: Iterable[pa.Table], columns: Sequence[str] | No
     schema = SCHEMAS[table]
     if columns is not None:
         schema = pa.schema([field for field in schema if field.name in columns])
-    nothing = pa.schema([field.with_nullable(True) for field in schema]).empty_table()
+    nothing = pa.Table.from_batches([], pa.schema([field.with_nullable(True) for field in schema]))
     relaxed = [
         content.cast(pa.schema([field.with_nullable(True) for field in content.schema])).replace_schema_metadata(None)
         for content in contents

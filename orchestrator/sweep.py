@@ -6,9 +6,11 @@ again. Only this file and ``sweep_worker.py`` import ray.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,10 +66,37 @@ class SweepOutcome:
 
 
 class _Stopped(BaseException):
-    """A signal asked the sweep to stop. No Exception, or Ray and Tune would handle it."""
+    """A signal asked the sweep to stop. No Exception, or Tune would handle it."""
 
-    def __init__(self, number: int) -> None:
-        self.signal = signal.Signals(number)
+
+class _StopSignals:
+    """Within the block the first SIGINT or SIGTERM is noted; a second one acts as it did before.
+
+    Noted, not raised where it arrives: that may be within Ray's native code, which turns it into a SystemError.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def check(self) -> None:
+        """Raise ``_Stopped`` when a signal was noted."""
+        if self.received:
+            raise _Stopped
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self.__exit__()
 
 
 def run(
@@ -98,17 +127,19 @@ def run(
     uri = results.absolute_uri(sweep.results_uri)
     results.check_writable(uri)
     states = results.trial_states(uri)
-    stopped_by = None
-    with Progress(trials, console, quiet) as progress:
-        try:
-            with _stop_signals(), _ray(trials, workers), tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-                job = _job(sweep, trials, uri, states, workers)
-                _tune(job, progress, folder, workers)
-        except _Stopped as stop:
-            stopped_by = stop.signal
+    with (
+        _StopSignals() as stop,
+        Progress(trials, console, quiet) as progress,
+        suppress(_Stopped),
+        _ray(trials, workers),
+        tempfile.TemporaryDirectory(prefix="sweep-") as folder,
+    ):
+        stop.check()
+        job = _job(sweep, trials, uri, states, workers)
+        _tune(job, _Watch(job, progress, stop), folder, workers)
     results.compact(uri, at_least=COMPACT_ABOVE)
     missing = len(trials) - progress.done - progress.failed
-    return SweepOutcome(progress.done, progress.failed, missing, time.monotonic() - started, stopped_by)
+    return SweepOutcome(progress.done, progress.failed, missing, time.monotonic() - started, stop.received)
 
 
 def _job(
@@ -137,7 +168,7 @@ def _job(
     return Job(uuid.uuid4().hex, sweep.name, uri, assignments, at_start)
 
 
-def _tune(job: Job, progress: Progress, folder: str, workers: int | None) -> None:
+def _tune(job: Job, watch: _Watch, folder: str, workers: int | None) -> None:
     groups = [[dict(bundle) for bundle in assignment.bundles] for assignment in job.assignments]
     trainable = tune.with_resources(
         tune.with_parameters(TrialWorker, job=job), lambda config: tune.PlacementGroupFactory(groups[config["index"]])
@@ -154,7 +185,7 @@ def _tune(job: Job, progress: Progress, folder: str, workers: int | None) -> Non
         run_config=tune.RunConfig(
             name=job.sweep,
             storage_path=folder,
-            callbacks=[_Watch(job, progress)],
+            callbacks=[watch],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),
             log_to_file=False,
@@ -165,16 +196,20 @@ def _tune(job: Job, progress: Progress, folder: str, workers: int | None) -> Non
 
 
 class _Watch(tune.Callback):
-    """Passes what Tune sees on to the progress display, and writes the row of a trial whose process died."""
+    """Passes what Tune sees on to the display, writes the row of a trial whose process died, and stops when asked."""
 
-    def __init__(self, job: Job, progress: Progress) -> None:
+    def __init__(self, job: Job, progress: Progress, stop: _StopSignals) -> None:
         self._job = job
         self._progress = progress
+        self._stop = stop
         self._executions: dict[int, Execution] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles callbacks for a restore that never happens here, and a display cannot be pickled."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._stop.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index = trial.config["index"]
@@ -185,20 +220,19 @@ class _Watch(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        score = result.get("exact_match")
-        detail = result.get("error_kind") or (None if score is None else f"exact_match={score:.3f}")
-        self._progress.trial_ended(trial.config["index"], TrialState(result["state"]), result["elapsed_s"], detail)
+        state, elapsed_s, detail = TrialState(result["state"]), result["elapsed_s"], result["detail"]
+        self._progress.trial_ended(trial.config["index"], state, elapsed_s, detail)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index = trial.config["index"]
         assignment = self._job.assignments[index]
         uri, spec = self._job.results_uri, assignment.spec
-        state = results.state_of_run(uri, spec.trial_id, assignment.run_id)
-        if state is None:  # the process died before it could say why
+        ending = results.ending_of_run(uri, spec.trial_id, assignment.run_id)
+        if ending is None:  # the process died before it could say why
             error = RuntimeError("the worker process died; the operating system ends it when memory runs out")
             results.write(uri, failed_result(spec, self._executions[index], error, "worker_died"))
-            state = TrialState.FAILED
-        self._progress.trial_ended(index, state, detail="ended with an error" if state == TrialState.FAILED else None)
+            ending = TrialState.FAILED, f"worker_died: {error}"
+        self._progress.trial_ended(index, ending[0], detail=ending[1])
 
 
 @contextmanager
@@ -225,6 +259,7 @@ def _ray(trials: Sequence[TrialSpec], workers: int | None) -> Iterator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
         )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is a row and a line of the display
     try:
         yield
     finally:
@@ -237,32 +272,6 @@ def _make_importable_in_workers() -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into ``_Stopped``; a second one acts as it did before."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            with suppress(TypeError):  # a handler that was not set from Python
-                signal.signal(number, handler)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        restore()
-        raise _Stopped(number)
-
-    try:
-        for number in STOP_SIGNALS:
-            signal.signal(number, stop)
-    except ValueError:  # not the main thread: whoever runs it decides about signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        restore()
 
 
 def _gpus_per_worker(spec: TrialSpec, has_gpus: bool) -> float:

@@ -102,8 +102,8 @@ class TrialWorker(tune.Trainable):
                     assignment.spec, self._job.results_uri, backbone_cache=self._cache, execution=execution
                 )
         except ValueError as error:
-            return self._report(TrialState.FAILED, started, error_kind=self._trial.classify(error))
-        return self._report(TrialState.DONE, started, exact_match=result.metrics.get("exact_match"))
+            return self._report(TrialState.FAILED, started, f"{self._trial.classify(error)}: {error}")
+        return self._report(TrialState.DONE, started, f"exact_match={result.metrics['exact_match']:.3f}")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial is its row. Tune asks for this when a trial ends, and the default raises."""
@@ -119,9 +119,9 @@ class TrialWorker(tune.Trainable):
     def _assignment(self) -> Assignment:
         return self._job.assignments[self._index]
 
-    def _report(self, state: TrialState, started: float, **more: Any) -> dict[str, Any]:
+    def _report(self, state: TrialState, started: float, detail: str) -> dict[str, Any]:
         elapsed_s = time.perf_counter() - started
-        return {"done": True, "state": state.value, "elapsed_s": elapsed_s, "worker_pid": os.getpid(), **more}
+        return {"done": True, "state": state.value, "elapsed_s": elapsed_s, "detail": detail}
 
     def _run_on_ranks(self, assignment: Assignment, execution: Any) -> TrialResult:
         spec, uri = assignment.spec, self._job.results_uri

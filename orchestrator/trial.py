@@ -9,12 +9,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
-import platform
-import re
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
@@ -31,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator import results
+from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
 from orchestrator.tables import TrialResult, TrialState, new_run_id
@@ -52,7 +48,6 @@ Progress = Callable[[str, int, int], None]
 ERROR_LINES = 30
 """Last lines of a traceback that a failed row keeps."""
 TIMEOUT_EXIT_STATUS = 124
-PACKAGES = ("numpy", "torch", "diffusers", "transformers", "peft", "deepspeed", "ray")
 
 
 class BackboneCache:
@@ -211,64 +206,8 @@ def classify(error: BaseException) -> str:
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
         return "out_of_memory"
-    kinds = {TimeoutError: "timeout", OSError: "storage", ValueError: "bad_spec", AssertionError: "assertion"}
+    kinds = {TimeoutError: "timeout", OSError: "file_system", ValueError: "bad_spec", AssertionError: "assertion"}
     return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "error")
-
-
-def reset_peak_memory(device: str) -> None:
-    """Begin a new measurement of ``peak_memory_bytes`` (on Linux and GPUs; elsewhere the process's peak counts)."""
-    if device != "cpu":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux
-
-
-def peak_memory_bytes(device: str) -> int:
-    """Most memory in use since ``reset_peak_memory``: resident size (CPU), or what torch allocated on the GPU."""
-    if device != "cpu":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        assert found, "Linux says so in every status file"
-        return int(found[1]) * 1024
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """``code_version`` (git's name of the checkout, else the installed version) and those of packages."""
-    found = {"code_version": _code_version(), "python_version": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[f"{package}_version"] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _code_version() -> str:
-    checkout = Path(__file__).resolve().parent.parent
-    if (checkout / ".git").exists():
-        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--tags"]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            pass  # no git, or no commit yet
-    try:
-        return importlib.metadata.version("visual-sweep")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _row(spec: TrialSpec, execution: Execution, state: TrialState) -> TrialResult:

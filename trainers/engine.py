@@ -189,14 +189,18 @@ def world() -> World:
 def join_process_group(placement: Placement, device: torch.device) -> None:
     """Join the process group of ``placement.num_workers`` ranks; nothing to do when this process is in it already.
 
-    Several workers: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the environment, LOCAL_RANK too where the
-    host has several devices; every rank must call. One worker: a group of one, without a port. ValueError when the
-    environment and the placement disagree.
+    Several workers: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the environment; every rank must call. One
+    worker: a group of one, without a port. ``device`` is where this rank's weights lie. ValueError when the environment
+    and the placement disagree.
     """
+    import torch
     import torch.distributed as dist
 
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed reads it from nowhere else
+    backend = "gloo"
+    os.environ["LOCAL_RANK"] = str(device.index or 0)  # from nowhere else does DeepSpeed take this rank's device
+    if device.type == "cuda":
+        backend = "nccl"
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         if placement.num_workers == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -214,7 +218,7 @@ def join_process_group(placement: Placement, device: torch.device) -> None:
 
 
 def leave_process_group() -> None:
-    """Leave the process group, if one was joined; a rank calls it once, when its trials are over."""
+    """Leave the process group, if one was joined. Only at the process's end: DeepSpeed cannot use another one."""
     import torch.distributed as dist
 
     if dist.is_initialized():

@@ -1,4 +1,4 @@
-"""A real ``sweep run`` in its own process, interrupted by Ctrl-C and by SIGKILL, finishes what is missing and no more."""
+"""A real ``sweep run``, interrupted by Ctrl-C and by SIGKILL, finishes what is missing and no more."""
 
 import json
 import os
@@ -50,20 +50,21 @@ def start(sweep_yaml, tmp_path):
     )
 
 
-def descendants(pid):
-    """Ids of the processes below ``pid`` now, from /proc."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
+def workers_of(pid):
+    """Ids of the processes below ``pid`` that run trials, from /proc. (Ray's two agents may linger for a minute.)"""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = status.read_text().rpartition(")")[2].split()
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            titles[int(folder.name)] = (folder / "cmdline").read_text()
         except OSError:
             continue
-        parents[int(status.parent.name)] = int(fields[1])
+        parents[int(folder.name)] = int(fields[1])
     found, frontier = set(), {pid}
     while frontier:
         frontier = {child for child, parent in parents.items() if parent in frontier} - found
         found |= frontier
-    return found
+    return {pid for pid in found if "Train" in titles[pid] or "TrialWorker" in titles[pid]}
 
 
 def wait_for_rows(process, folder, count):
@@ -96,7 +97,8 @@ def test_ctrl_c_then_sigkill_then_finish(sweep_yaml, tmp_path):
 
     process = start(sweep_yaml, tmp_path)
     wait_for_rows(process, folder, FEW_ROWS)
-    children = descendants(process.pid)
+    children = workers_of(process.pid)
+    assert len(children) == 2
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group hears it
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
@@ -108,10 +110,11 @@ def test_ctrl_c_then_sigkill_then_finish(sweep_yaml, tmp_path):
 
     process = start(sweep_yaml, tmp_path)
     wait_for_rows(process, folder, len(after_ctrl_c) + FEW_ROWS)
-    children = descendants(process.pid)
+    children = workers_of(process.pid)
+    assert len(children) == 2
     process.kill()
     process.communicate(timeout=60)
-    wait_until_gone(children)  # Ray's processes do not outlive the driver that started them
+    wait_until_gone(children)  # Ray's workers do not outlive the driver that started them
     after_sigkill = results.finished(folder)
     assert after_ctrl_c < after_sigkill
     assert len(after_sigkill) < len(trials)

@@ -1,10 +1,12 @@
 """One rank of the multi-process tests: trains the toys at every ZeRO stage, rank 0 saves what came out.
 
+python -m tests.trainers.engine_ranks FILE
 python -m torch.distributed.run --nproc_per_node 2 -m tests.trainers.engine_ranks FILE
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -18,11 +20,9 @@ from trainers.evaluate import evaluate
 from trainers.recipe import Placement
 from trainers.train import NonFiniteLossError, train
 
-torch.set_num_threads(1)
-
 
 def main(path: str) -> None:
-    num_workers = int(os.environ["WORLD_SIZE"])
+    num_workers = int(os.environ.get("WORLD_SIZE", "1"))
     outcomes: dict[str, Outcome] = {}
     toys = {
         "regressor": (ToyRegressor(), regression_examples(10)),
@@ -45,11 +45,13 @@ def main(path: str) -> None:
     fingerprint = lora.base_fingerprint(backbone.module)
     task, test_problems = problems()
     predictions = evaluate(backbone, task, test_problems, RECIPE.model_copy(update={"attempts": 2}), Placement())
+    gc.collect()
     if world().rank == 0:
         torch.save(
             {
                 "outcomes": outcomes,
                 "raised": raised,
+                "num_engines": sum(type(thing).__name__ == "DeepSpeedEngine" for thing in gc.get_objects()),
                 "fingerprint": fingerprint,
                 "predictions": [(p.problem_id, p.attempt, p.parsed, p.scores) for p in predictions],
             },

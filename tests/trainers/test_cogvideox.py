@@ -383,7 +383,7 @@ def grids(answers) -> list:
 
 
 def test_image_latents_are_scaled_as_the_pipeline_scales_them(folders):
-    """Upstream's fine-tuning script multiplies in both generations, the pipeline divides in 1.5; see the model docs."""
+    """Upstream's fine-tuning script multiplies in both generations; the pipeline divides in 1.5."""
     for name, folder in folders.items():
         backbone, pipeline = load(folder), stock_pipeline(folder)
         example = backbone.encode(TASK, problems(1), RECIPE)[0]
@@ -431,7 +431,7 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
 
 
 def test_pictures_that_do_not_fit_whole_patches_are_padded(folder):
-    """6 px cells give pictures of 24 x 36 px, the answer of the second problem is larger than its question."""
+    """Borders give odd sizes, and the answer of the first problem is larger than its question."""
     backbone, recipe = load(folder), RECIPE.model_copy(update={"cell_px": 3, "border_px": 1})
     grown = Problem(frozen_grid([[1, 2]]), frozen_grid([[1, 2, 3], [4, 5, 6]]), problem_id="grown")
     style = cogvideox.picture_style(TASK, recipe)

@@ -183,12 +183,15 @@ def test_ten_trials_leak_nothing():
         with lora.attached(backbone, lora_rank=2, recipe=RECIPE, seed=seed):
             train(backbone, regression_examples(4), RECIPE, Placement(), seed=seed)
         backbone.collated.clear()
-        gc.collect()
-        return [type(thing) for thing in gc.get_objects() if type(thing) in (torch.nn.Parameter, torch.nn.Linear)]
 
-    alive = trial(0)
+    def num_alive():
+        gc.collect()
+        return sum(type(thing) in (torch.nn.Parameter, torch.nn.Linear) for thing in gc.get_objects())
+
+    trial(0)
+    before = num_alive()
     for seed in range(1, 10):
-        trained = trial(seed)
-    assert len(trained) == len(alive)
+        trial(seed)
+    assert num_alive() == before
     assert lora.base_fingerprint(backbone.module) == fingerprint
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.module.modules())

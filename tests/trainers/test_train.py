@@ -11,6 +11,7 @@ from tests.trainers.toy import ToyLanguageModel, ToyRegressor, regression_exampl
 from trainers import lora
 from trainers.backbone import BackboneSpec
 from trainers.recipe import Placement, TrainRecipe
+from trainers.rng import torch_generator
 from trainers.train import NonFiniteLossError, example_indices, learning_rate, train
 
 RECIPE = TrainRecipe(max_steps=10, learning_rate=1e-2, batch_size=5)
@@ -103,13 +104,8 @@ def test_first_step_is_that_of_adamw_on_the_mean_loss():
     with lora.attached(backbone, lora_rank=4, recipe=recipe, seed=0):
         parameters = [p for p in backbone.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.1)
-        generator = torch.Generator()
-        batch = backbone.collate([examples[i] for i in example_indices(5, 5, 0, 0)], recipe, generator)
-        batch["input"] = backbone.collated[0] + (batch["input"] - backbone.collated[-1]) * 0  # same order
-        assert torch.equal(backbone.collated[0], backbone.collated[-1])
-        noise = _noise(seed=0, step=0, like=batch["input"])
-        batch["input"] = backbone.collated[0] + 0.1 * noise
-        loss = backbone.loss(batch).mean()
+        drawn = [examples[i] for i in example_indices(5, 5, seed=0, step=0)]
+        loss = backbone.loss(backbone.collate(drawn, recipe, torch_generator("noise", 0, 0))).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 0.25)
         optimizer.step()
@@ -118,12 +114,6 @@ def test_first_step_is_that_of_adamw_on_the_mean_loss():
     assert result.losses[0].grad_norm == pytest.approx(norm.item(), rel=1e-5)
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-6)
-
-
-def _noise(seed, step, like):
-    from trainers.rng import torch_generator
-
-    return torch.randn(like.shape, generator=torch_generator("noise", seed, step))
 
 
 def test_rows_report_the_run():
@@ -149,9 +139,10 @@ def test_rows_report_the_run():
 
 
 def test_training_leaves_the_global_random_state_alone():
+    backbone, recipe = ToyRegressor(), RECIPE.model_copy(update={"lora_dropout": 0.5})
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    run(ToyRegressor(), regression_examples(8), RECIPE.model_copy(update={"lora_dropout": 0.5}))
+    run(backbone, regression_examples(8), recipe)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -169,11 +160,11 @@ def test_non_finite_loss_raises_and_names_the_step(bad):
     backbone = ToyRegressor()
     fingerprint = lora.base_fingerprint(backbone.module)
     examples = regression_examples(8)
-    examples[example_indices(8, 5, 0, 1)[-1]]["target"] = torch.full((4,), bad)
-    examples_of_first_step = example_indices(8, 5, 0, 0)
-    assert example_indices(8, 5, 0, 1)[-1] in range(8)
-    step = 1 if example_indices(8, 5, 0, 1)[-1] in examples_of_first_step else 2
-    with pytest.raises(NonFiniteLossError, match=f"step {step}: loss is {bad}") as caught:
+    (unseen, *_) = set(range(8)) - set(
+        example_indices(8, 5, seed=0, step=0)
+    )  # so the second step is the first to see it
+    examples[unseen]["target"] = torch.full((4,), bad)
+    with pytest.raises(NonFiniteLossError, match=f"step 2: loss is {bad}") as caught:
         run(backbone, examples)
     assert caught.value.error_kind == "non_finite_loss"
     assert lora.base_fingerprint(backbone.module) == fingerprint

@@ -7,6 +7,8 @@ import torch
 from task_generators.problem import frozen_grid
 from trainers.backbone import BackboneSpec
 
+torch.set_num_threads(1)  # toys are too small to share out, and a busy machine makes waiting threads dear
+
 WIDTH = 400
 """400 x 400 weights: more than the 100,000 numbers below which ZeRO-3 leaves a parameter whole."""
 

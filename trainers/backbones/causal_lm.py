@@ -108,7 +108,8 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CausalLM:
             torch.manual_seed(hashed_seed("random weights", spec.repo_id))
             module = AutoModelForCausalLM.from_config(config, dtype=dtype)
     module.requires_grad_(False)
-    return CausalLM(spec=spec, module=module.to(device).eval(), tokenizer=tokenizer)
+    module.to(device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
+    return CausalLM(spec=spec, module=module.eval(), tokenizer=tokenizer)
 
 
 @dataclass
@@ -196,7 +197,7 @@ class CausalLM:
         device = self.module.device
         try:
             with torch.inference_mode():
-                tokens_BT = self.module.generate(
+                tokens_BT = self.module.generate(  # type: ignore[operator]  # every causal model has it
                     input_ids=torch.tensor(padded, device=device),
                     attention_mask=torch.tensor(mask, device=device),
                     generation_config=GenerationConfig(
@@ -233,7 +234,8 @@ class CausalLM:
         if self.tokenizer.chat_template is None:
             return self.tokenizer(text + (self.tokenizer.sep_token or "\n")).input_ids
         message = [{"role": "user", "content": text}]
-        return self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        tokens: Any = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        return tokens
 
     def answer_tokens(self, answer: Grid) -> list[int]:
         """Token ids of the answer's JSON and the end token."""
@@ -284,7 +286,7 @@ def _sampling_processors(problems: Sequence[Problem], recipe: TrainRecipe, attem
         def __init__(self) -> None:
             self.num_drawn = 0
 
-        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
             cumulative_BV = scores.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
             draw_B1 = draws_BN[:, self.num_drawn, None].to(scores.device) * cumulative_BV[:, -1:]
             self.num_drawn += 1

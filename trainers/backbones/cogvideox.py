@@ -88,8 +88,9 @@ NEUTRAL_PROMPT_FILE = "neutral_prompt_embeds.safetensors"
 """Holds the tensor ``prompt_embeds``, shape (1, L, D)."""
 INITIALISATION_SEED = 0
 """Of flavours with ``pretrained=False``: one fixed draw of the weights."""
-MAX_VAE_PIXELS = 2**20
-"""Pixels, over all frames, that pass through the VAE at once: 28 tiny videos, one of 336 x 336."""
+MAX_VAE_PIXELS = 2**18
+"""Pixels, over all frames, that pass through the VAE at once: seven tiny videos. Measured on a CPU: twice as fast as 32
+at once (cache), and six times as fast as one by one (small convolutions miss the fast kernels)."""
 
 
 class CogVideoX:
@@ -312,10 +313,11 @@ def draw_on_canvas(grid: Grid, task: Task, style: RenderStyle, canvas: tuple[int
 
 
 def _chunks(indices: range, pixels_each: int) -> Iterator[range]:
-    """Cut ``indices`` so that the VAE never sees more than ``MAX_VAE_PIXELS`` at once, but at least one item."""
-    size = max(1, MAX_VAE_PIXELS // max(1, pixels_each))
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
+    """Cut ``indices`` into even parts of at most ``MAX_VAE_PIXELS``, or of one item where an item is larger."""
+    at_most = max(1, MAX_VAE_PIXELS // max(1, pixels_each))
+    parts = -(-len(indices) // at_most)
+    for part in range(parts):
+        yield indices[part * len(indices) // parts : (part + 1) * len(indices) // parts]
 
 
 def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:

@@ -28,7 +28,7 @@ def orthogonalise(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum with orthogonalised updates for 2-D parameters."""
+    """Nesterov momentum with orthogonalised updates; a convolution's kernel counts as the matrix (out, in * taps)."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -48,6 +48,6 @@ class Muon(torch.optim.Optimizer):
                     momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                     momentum.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(parameter.grad.lerp(momentum, group["momentum"]))
-                scale = 0.2 * max(shape) ** 0.5
-                for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                scale = 0.2 * max(shape[0], shape[1:].numel()) ** 0.5
+                for parameter, update in zip(parameters, orthogonalise(torch.stack(updates).flatten(2)), strict=True):
+                    parameter.add_(update.view(shape), alpha=-group["lr"] * scale)

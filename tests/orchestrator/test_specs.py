@@ -1,0 +1,247 @@
+"""Expansion, identity and every way to get a sweep wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.specs import TrialSpec, expand, load_sweep
+from task_generators.task import TaskSpec
+from trainers.backbone import backbone_spec
+from trainers.recipe import Placement, TrainRecipe
+
+BASE = """
+name: study
+backbones: [cogvideox/tiny, causal_lm/tiny]
+tasks:
+  - elementary_ca: {rule: 90, width: 12}
+  - life
+seeds: [0, 1]
+n_train: [3, 10]
+lora_rank: [8, 16]
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load_text(text, overrides=()):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return load_sweep(path, overrides)
+
+    return load_text
+
+
+def test_every_cell_is_there_once_and_backbones_stay_together(load):
+    trials = expand(load(BASE))
+    assert len(trials) == 2 * 2 * 2 * 2 * 2
+    assert len({trial.trial_id for trial in trials}) == len(trials)
+    names = [trial.backbone for trial in trials]
+    assert names == sorted(names, reverse=True), "a worker keeps its backbone"
+    assert [trial.trial_id for trial in expand(load(BASE))] == [trial.trial_id for trial in trials]
+
+
+def test_axes_that_do_not_matter_to_a_backbone_collapse(load):
+    text = BASE.replace("[cogvideox/tiny, causal_lm/tiny]", "[baseline/copy_question, baseline/majority]")
+    trials = expand(load(text))
+    copying = [trial for trial in trials if trial.backbone == "baseline/copy_question"]
+    assert [(trial.n_train, trial.lora_rank, trial.seed) for trial in copying] == [(0, 0, 0)] * 2
+    majority = [trial for trial in trials if trial.backbone == "baseline/majority"]
+    assert {(trial.n_train, trial.lora_rank, trial.seed) for trial in majority} == {
+        (n, 0, seed) for n in (3, 10) for seed in (0, 1)
+    }
+
+
+def test_recipes_resolve_from_the_general_to_the_particular(load):
+    published = backbone_spec("cogvideox/tiny").recipe
+    assert "max_steps" in published
+    assert published["max_steps"] not in (11, 12, 13)
+    text = """
+name: study
+backbones: [cogvideox/tiny, {causal_lm/tiny: {recipe: {max_steps: 12}, placement: {eval_batch_size: 5}}}]
+tasks: [life, {maze: {height: 7, width: 7, recipe: {max_steps: 13}}}]
+n_train: [3]
+lora_rank: [4]
+"""
+    steps = [trial.recipe.max_steps for trial in expand(load(text))]
+    assert steps == [published["max_steps"], 13, 12, 13]
+    text = text.replace(
+        "n_train", "recipe: {max_steps: 11, learning_rate: 1e-4}\nplacement: {cpus_per_worker: 2}\nn_train"
+    )
+    trials = expand(load(text))
+    assert [trial.recipe.max_steps for trial in trials] == [11, 13, 12, 13]
+    assert trials[0].recipe.learning_rate == 0.0001
+    assert trials[0].placement == Placement(cpus_per_worker=2)
+    assert trials[2].placement == Placement(cpus_per_worker=2, eval_batch_size=5)
+
+
+def test_a_backbone_can_have_ranks_of_its_own(load):
+    text = BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {lora_rank: [4]}}]")
+    ranks = {(trial.backbone, trial.lora_rank) for trial in expand(load(text))}
+    assert ranks == {("cogvideox/tiny", 8), ("cogvideox/tiny", 16), ("causal_lm/tiny", 4)}
+
+
+def test_command_line_overrides(load):
+    sweep = load(BASE, ["recipe.learning_rate=2e-4", "seeds=[7]", "results=s3://bucket/study"])
+    assert {trial.recipe.learning_rate for trial in expand(sweep)} == {2e-4}
+    assert sweep.seeds == (7,)
+    assert sweep.results_uri == "s3://bucket/study"
+    assert load(BASE).results_uri == "results/study"
+
+
+def spec(**changes):
+    fields = {
+        "backbone": "baseline/majority",
+        "task": TaskSpec(name="life", params={"height": 6, "width": 6}),
+        "n_train": 30,
+        "lora_rank": 0,
+    }
+    return TrialSpec(**(fields | changes))
+
+
+def test_trial_ids_are_pinned():
+    """These change when a default's meaning, a generator or the identity itself changes; then SPEC_VERSION must too."""
+    assert spec().trial_id == "PIN_A"
+    assert spec(seed=1, recipe=TrainRecipe(num_frames=13)).trial_id == "PIN_B"
+    assert spec(task=TaskSpec(name="elementary_ca", params={"rule": 30})).trial_id == "PIN_C"
+
+
+def test_identity_is_what_decides_the_numbers():
+    assert spec(placement=Placement(num_workers=8, eval_batch_size=1)).trial_id == spec().trial_id
+    assert spec(recipe=TrainRecipe(max_steps=TrainRecipe().max_steps)).trial_id == spec().trial_id
+    assert spec(task=TaskSpec(name="life", params={"width": 6, "height": 6})).trial_id == spec().trial_id
+    different = [
+        spec(),
+        spec(seed=1),
+        spec(n_train=31),
+        spec(lora_rank=1),
+        spec(n_test=100),
+        spec(backbone="baseline/oracle"),
+        spec(recipe=TrainRecipe(learning_rate=3e-4)),
+        spec(task=TaskSpec(name="life")),
+        spec(task=TaskSpec(name="life", params={"height": 6, "width": 6}, test={"height": 7})),
+    ]
+    assert len({trial.trial_id for trial in different}) == len(different)
+
+
+def test_a_trial_survives_json(load):
+    for trial in expand(load(BASE)):
+        again = TrialSpec.model_validate_json(trial.model_dump_json())
+        assert again == trial
+        assert again.trial_id == trial.trial_id
+
+
+def test_numbers_may_be_written_either_way(load):
+    one, other = (expand(load(BASE + f"recipe: {{learning_rate: {rate}}}\n")) for rate in ("3e-4", "0.0003"))
+    assert [trial.trial_id for trial in one] == [trial.trial_id for trial in other]
+
+
+WRONG = {
+    "list": ("- a\n- b\n", "a sweep is a mapping of keys (name, backbones, tasks, ...), this file is a list"),
+    "empty": ("", "this file is empty"),
+    "not yaml": ("name: [a\nb: {", "line 3: not valid YAML"),
+    "unknown key": (BASE + "n_trian: [3]\n", "n_trian: unknown key 'n_trian'; did you mean 'n_train'? valid: name, "),
+    "unknown recipe key": (
+        BASE + "recipe: {learning_rat: 1}\n",
+        "recipe.learning_rat: unknown key 'learning_rat'; did you",
+    ),
+    "unknown placement key": (BASE + "placement: {gpus: 1}\n", "placement.gpus: unknown key 'gpus'; "),
+    "recipe value": (BASE + "recipe: {max_steps: 0}\n", "recipe.max_steps = 0: input should be greater than 0"),
+    "recipe choice": (
+        BASE + "recipe: {transition: linear}\n",
+        "recipe.transition = 'linear': input should be 'discrete', ",
+    ),
+    "recipe is a list": (BASE + "recipe: [1]\n", "recipe = [1]: "),
+    "misspelt task": (BASE.replace("- life", "- lfe"), "tasks[1]: unknown task 'lfe'; did you mean 'life'? valid: "),
+    "misspelt knob": (
+        BASE.replace("rule:", "rul:"),
+        "tasks[0].elementary_ca: unknown knob of elementary_ca 'rul'; did",
+    ),
+    "misspelt test knob": (
+        BASE.replace("rule: 90", "test: {widht: 9}"),
+        "unknown knob of elementary_ca in test 'widht'; did",
+    ),
+    "knob value": (BASE.replace("rule: 90", "rule: 900"), "rule = 900"),
+    "task recipe": (
+        BASE.replace("rule: 90", "recipe: {max_step: 9}"),
+        "tasks[0].elementary_ca.recipe.max_step: unknown key 'max_step'; did you mean 'max_steps'?",
+    ),
+    "misspelt backbone": (
+        BASE.replace("causal_lm/tiny]", "causal_lm/tinny]"),
+        "backbones[1]: unknown backbone 'causal_lm/tinny'; did you mean 'causal_lm/tiny'? valid: ",
+    ),
+    "backbone recipe": (
+        BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {recipe: {max_steps: -1}}}]"),
+        "backbones[1].causal_lm/tiny.recipe.max_steps = -1: input should be greater than 0",
+    ),
+    "backbone override": (
+        BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {n_train: [3]}}]"),
+        "backbones[1].causal_lm/tiny.n_train: unknown key 'n_train'; ",
+    ),
+    "two names": (
+        BASE.replace("- life", "- {life: {}, maze: {}}"),
+        "tasks[1]: expected a task's name, or one name with",
+    ),
+    "n_train 0": (BASE.replace("[3, 10]", "[0, 10]"), "n_train[0] = 0: input should be greater than 0"),
+    "n_train text": (BASE.replace("[3, 10]", "[3, ten]"), "n_train[1] = 'ten': input should be a valid integer"),
+    "n_train true": (BASE.replace("[3, 10]", "[true]"), "n_train[0] = True: input should be a valid integer"),
+    "n_train empty": (BASE.replace("[3, 10]", "[]"), "n_train = []: "),
+    "n_train no list": (BASE.replace("[3, 10]", "3"), "n_train = 3: "),
+    "negative rank": (BASE.replace("[8, 16]", "[-8]"), "lora_rank[0] = -8: input should be greater than 0"),
+    "negative seed": (BASE.replace("[0, 1]", "[-1]"), "seeds[0] = -1: input should be greater than or equal to 0"),
+    "n_test 0": (BASE + "n_test: 0\n", "n_test = 0: input should be greater than 0"),
+    "repeat": (BASE.replace("[3, 10]", "[3, 10, 3]"), "n_train: 3 is there twice in [3, 10, 3]"),
+    "repeated task": (BASE.replace("- life", "- life\n  - life"), "the same trial is there twice: cogvideox/tiny life"),
+    "repeated key": (BASE + "seeds: [5]\n", "line 10: the key 'seeds' is there twice"),
+    "missing key": (BASE.replace("n_train: [3, 10]", ""), "n_train: missing; keys: name, backbones, "),
+    "name": (BASE.replace("name: study", "name: a/b"), "name = 'a/b': "),
+    "python object": (
+        BASE + "x: !!python/object/apply:os.system [ls]\n",
+        "not valid YAML: could not determine a constructor",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line_that_names_the_place(case, load):
+    text, expected = WRONG[case]
+    with pytest.raises(ValueError, match=r"^\S*study\.yaml: ") as caught:
+        load(text)
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("override", ["recipe", "=3", "name.x=3", "recipe.max_steps=[", "recipe..x=1"])
+def test_wrong_overrides(load, override):
+    with pytest.raises(ValueError, match="--set"):
+        load(BASE, [override])
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ValueError, match=r"absent.yaml: the sweep cannot be read: No such file"):
+        load_sweep(tmp_path / "absent.yaml")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        load_sweep(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="it is not UTF-8 text"):
+        load_sweep(tmp_path / "binary.yaml")
+
+
+def test_importing_specs_is_light():
+    code = (
+        "import time, sys, json; began = time.process_time(); import orchestrator.specs;"
+        "print(json.dumps([time.process_time() - began, "
+        "[name for name in ('torch', 'ray', 'pandas', 'pyarrow', 'numba') if name in sys.modules]]))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    runs = [
+        json.loads(
+            subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+        )
+        for _ in range(3)
+    ]
+    assert runs[0][1] == []
+    assert min(seconds for seconds, _ in runs) < 0.6, "0.3 s on an idle machine"
