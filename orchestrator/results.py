@@ -256,6 +256,8 @@ def _put(folder: _Folder, table: str, name: str, content: pa.Table) -> None:
 def _open(results_uri: str | Path) -> _Folder:
     uri = absolute_uri(results_uri)
     if "://" not in uri:
+        if Path(uri).is_file():
+            raise ValueError(f"results folder {uri} cannot be used: it is a file")
         return _Folder(uri, pyarrow.fs.LocalFileSystem(), uri.rstrip("/") or "/")
     try:
         fs, root = pyarrow.fs.FileSystem.from_uri(uri)

@@ -212,10 +212,7 @@ class _Watch(tune.Callback):
         self._stop.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        index = trial.config["index"]
-        assignment = self._job.assignments[index]
-        self._executions[index] = Execution.begin(self._job.sweep, assignment.attempts, assignment.run_id)
-        self._progress.trial_started(index)
+        self._progress.trial_started(self._begin(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -224,7 +221,7 @@ class _Watch(tune.Callback):
         self._progress.trial_ended(trial.config["index"], state, elapsed_s, detail)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        index = trial.config["index"]
+        index = self._begin(trial)  # a worker may die before Tune counts its trial as started
         assignment = self._job.assignments[index]
         uri, spec = self._job.results_uri, assignment.spec
         ending = results.ending_of_run(uri, spec.trial_id, assignment.run_id)
@@ -233,6 +230,13 @@ class _Watch(tune.Callback):
             results.write(uri, failed_result(spec, self._executions[index], error, "worker_died"))
             ending = TrialState.FAILED, f"worker_died: {error}"
         self._progress.trial_ended(index, ending[0], detail=ending[1])
+
+    def _begin(self, trial: Any) -> int:
+        index: int = trial.config["index"]
+        if index not in self._executions:
+            assignment = self._job.assignments[index]
+            self._executions[index] = Execution.begin(self._job.sweep, assignment.attempts, assignment.run_id)
+        return index
 
 
 @contextmanager
@@ -306,5 +310,5 @@ def _capacity(assignment: Assignment, nodes: Sequence[Mapping[str, float]]) -> i
             total[name] = total.get(name, 0) + amount
     if len(assignment.bundles) == 1:
         return max(1, sum(min(int(node.get(name, 0) // amount) for name, amount in total.items()) for node in nodes))
-    whole = {name: sum(node.get(name, 0) for node in nodes) for name in total}
+    whole = {name: sum(node.get(name, 0) for node in nodes) for name in total}  # an estimate: bundles do not split
     return max(1, min(int(whole[name] // amount) for name, amount in total.items()))

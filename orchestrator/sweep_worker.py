@@ -1,8 +1,9 @@
 """What runs inside Ray's processes: ``TrialWorker`` (a Tune actor that runs trial after trial) and the rank actors.
 
 A trial of one worker runs in the Tune actor itself, which keeps its frozen backbone. A trial of several runs in one
-actor a rank, each in its own bundle of the *trial's* placement group (bundle 0 is the Tune actor's, bundle 1 + rank the
-rank's), so that Tune's books are exact. Every rank runs ``run_trial`` as torchrun would start it; rank 0 writes.
+actor a rank, each in its own bundle of the *trial's* placement group, so that Tune's books are exact; the Tune actor
+only waits for them, in the first bundle but without resources of its own. Every rank runs ``run_trial`` as torchrun
+would start it; rank 0 writes.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from orchestrator.tables import TrialResult, TrialState
 
 START_BARRIER_S = 30.0
 """Longest wait of a new worker for the others of its kind to start."""
-COORDINATOR_CPUS = 0.01
-"""What the Tune actor of a trial of several workers asks for: it only waits."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,10 @@ class Job:
 
 
 def bundles(spec: TrialSpec, gpus_per_worker: float) -> tuple[dict[str, float], ...]:
-    """The trial's placement group: one bundle for one worker; with several, the waiting Tune actor's comes first."""
+    """The trial's placement group: the Tune actor's bundle first, which is empty where it only waits for ranks."""
     worker = {"CPU": spec.placement.cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
     count = spec.placement.num_workers
-    return (worker,) if count == 1 else ({"CPU": COORDINATOR_CPUS}, *[worker] * count)
+    return (worker,) if count == 1 else ({}, *[worker] * count)
 
 
 class TrialWorker(tune.Trainable):
@@ -184,11 +183,11 @@ def _start_ranks(spec: TrialSpec) -> list[Any]:
     assert group is not None, "Tune runs a trial in a placement group"
     workers, ranks = spec.placement.num_workers, []
     for rank in range(workers):
-        bundle = group.bundle_specs[1 + rank]
+        bundle = group.bundle_specs[rank]
         options = RankActor.options(  # type: ignore[attr-defined]
             num_cpus=bundle.get("CPU", 0),
             num_gpus=bundle.get("GPU", 0),
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + rank),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
         )
         ranks.append(options.remote(rank, workers, spec.placement.cpus_per_worker))
     address, port = ray.get(ranks[0].address.remote())

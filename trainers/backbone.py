@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -55,8 +55,8 @@ class BackboneSpec(BaseModel):
 class Backbone(Protocol):
     """A loaded, frozen model and the way it sees a task. Shapes: B = batch.
 
-    All randomness comes in through generators, so that a trial is a function of its spec: ``collate`` draws the noise of
-    a whole global batch at once, whatever way the batch is later cut over workers and micro-batches.
+    All randomness comes in through generators, so that a trial is a function of its spec: ``collate`` draws the noise
+    of a whole global batch at once, whatever way the batch is later cut over workers and micro-batches.
     """
 
     spec: BackboneSpec
@@ -89,7 +89,7 @@ class UntrainedBackbone(Protocol):
         """What ``fit`` needs of each problem."""
 
     def fit(self, examples: Sequence[Any]) -> None:
-        """Take in the training examples and forget those of an earlier trial; ``train`` calls this in place of a loop."""
+        """Take in the training examples, in place of those of an earlier trial; called by ``train``."""
 
     def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
         """As ``Backbone.answer``."""
@@ -102,10 +102,13 @@ def family_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-@lru_cache(maxsize=None)
+@cache
 def flavors(family_file: str) -> dict[str, BackboneSpec]:
     """The flavours a family's file offers, by the name after the slash."""
-    return {spec.name.split("/", 1)[1]: spec for spec in importlib.import_module(f"trainers.backbones.{family_file}").FLAVORS}
+    return {
+        spec.name.split("/", 1)[1]: spec
+        for spec in importlib.import_module(f"trainers.backbones.{family_file}").FLAVORS
+    }
 
 
 def backbone_names() -> list[str]:

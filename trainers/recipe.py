@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainRecipe(BaseModel):
     """Everything that changes the weights or the answers; part of a trial's identity.
 
-    A default here stands in where a backbone's published recipe is silent. What the paper leaves open (steps, precision,
-    sampler, prompts) is our choice, and named so in the README.
+    A default here stands in where a backbone's published recipe is silent. What the paper leaves open (steps,
+    precision, sampler, prompts) is our choice, and named so in the README.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,8 +21,12 @@ class TrainRecipe(BaseModel):
     learning_rate: float = Field(default=1e-4, gt=0)
     lr_schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="decay after warm-up")
     warmup_steps: int = Field(default=0, ge=0)
-    decay_share: float = Field(default=1.0, gt=0, le=1, description="last share of the steps over which the rate decays")
-    batch_size: int = Field(default=2, gt=0, description="examples an optimizer step, over all workers and micro-batches")
+    decay_share: float = Field(
+        default=1.0, gt=0, le=1, description="last share of the steps over which the rate decays"
+    )
+    batch_size: int = Field(
+        default=2, gt=0, description="examples an optimizer step, over all workers and micro-batches"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)

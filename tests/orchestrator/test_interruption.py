@@ -37,7 +37,7 @@ def sweep_yaml(tmp_path):
 
 def start(sweep_yaml, tmp_path):
     """The command in a process group of its own, as a shell starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
         [sys.executable, "-m", "orchestrator.cli", "run", str(sweep_yaml), "--workers", "2"],

@@ -1,9 +1,9 @@
 """A fixed library of generic grid transitions, on which the tiny backbones are pretrained.
 
-``LIBRARY`` holds a few hundred rules drawn once from a fixed seed: three-colour automata in space (one step) and in
-time (rows that grow), offsets, shifts, mirrors, gravity, sorting, flooding, rays, outlines. Each rule is one "caption":
-given the caption and a question, the answer is determined, so a model has to learn to look at neighbours, count them,
-copy, move and propagate.
+``LIBRARY`` holds two hundred rules drawn once from fixed seeds, ``SHORT_LIBRARY`` a third as many: automata of
+three colours in space (one step) and in time (rows that grow), offsets, shifts, mirrors, gravity, sorting, flooding,
+rays, outlines. Each rule is one "caption": given the caption and a question, the answer is determined, so a model has
+to learn to look at neighbours, count them, copy, move and propagate.
 
 None of the tasks is in it. Every automaton here has three states, and its table mixes all three: a table that maps some
 two of its states to themselves (and would so hold a two-state automaton such as an elementary or a Life-like rule) is
@@ -12,8 +12,9 @@ drawn again. There are no mazes, no shortest paths, no number puzzles and no boa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -46,7 +47,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class TransitionBatch:
-    """B pairs of one shape: ``questions`` and ``answers`` (B, H, W) int8 codes 0..3, ``rules`` (B,) into ``LIBRARY``."""
+    """B pairs of one shape: ``questions`` and ``answers`` (B, H, W) codes 0..3, ``rules`` (B,) into its library."""
 
     questions: Cells
     answers: Cells
@@ -107,10 +108,10 @@ def _count_rule(rng: np.random.Generator) -> Transform:
     return draw
 
 
-def _row_rule(rng: np.random.Generator) -> Transform:
-    """A three-state automaton on a ring, a row a step, for two to five steps; some grow upwards or sideways."""
+def _row_rule(rng: np.random.Generator, at_most: int = 5) -> Transform:
+    """A three-state automaton on a ring, a row a step, for a few steps; some grow upwards or sideways."""
     offsets = [(-1, 0, 1), (-1, 0, 1), (-1, 1), (-1, 0), (0, 1)][rng.integers(5)]
-    steps, turns = int(rng.integers(2, 6)), int(rng.choice([0, 0, 0, 1, 2, 3]))
+    steps, turns = int(rng.integers(min(2, at_most - 2), at_most + 1)), int(rng.choice([0, 0, 0, 1, 2, 3]))
     while True:
         table = rng.integers(0, NUM_STATES, size=(NUM_STATES,) * len(offsets), dtype=np.int8)
         if len(np.unique(table)) == NUM_STATES and not _holds_two_state_rule(table, len(offsets)):
@@ -199,19 +200,30 @@ def _spread_rule(rng: np.random.Generator) -> Transform:
     return draw
 
 
-FAMILIES: dict[str, tuple[Callable[[np.random.Generator], Transform], int]] = {
+Families = dict[str, tuple[Callable[[np.random.Generator], Transform], int]]
+"""Family name -> (maker of one rule, how many rules of it a library holds)."""
+
+FAMILIES: Families = {
     "count": (_count_rule, 72),
     "row": (_row_rule, 72),
     "offset": (_offset_rule, 24),
     "move": (_move_rule, 24),
     "spread": (_spread_rule, 16),
 }
-"""Family name -> (maker of one rule, how many rules of it the library holds)."""
+# A model of a million parameters follows the captions of a third as many rules, and learns more from them.
+SHORT_FAMILIES: Families = {
+    "count": (_count_rule, 26),
+    "row": (partial(_row_rule, at_most=3), 20),
+    "offset": (_offset_rule, 8),
+    "move": (_move_rule, 5),
+    "spread": (_spread_rule, 5),
+}
 
 
-def _library() -> tuple[Rule, ...]:
+def library(families: Families) -> tuple[Rule, ...]:
+    """The rules of ``families``, in order; rule i of a family does not depend on how many there are."""
     rules = []
-    for family, (maker, count) in FAMILIES.items():
+    for family, (maker, count) in families.items():
         for index in range(count):
             rng = problem_rng("procedural", family, index)
             colors = tuple(COLOR_POOL[i] for i in rng.choice(len(COLOR_POOL), size=NUM_CODES, replace=False))
@@ -219,11 +231,22 @@ def _library() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-LIBRARY = _library()
+LIBRARY = library(FAMILIES)
+SHORT_LIBRARY = library(SHORT_FAMILIES)
 
 
-def sample_batch(rng: np.random.Generator, batch_size: int, shape: tuple[int, int]) -> TransitionBatch:
-    """Draw ``batch_size`` pairs of grids of ``shape`` (height, width >= 3), each by a rule of the library at random."""
-    rules = rng.integers(0, len(LIBRARY), size=batch_size)
-    pairs = [LIBRARY[rule].draw(rng, shape) for rule in rules]
+def sample_batch(
+    rng: np.random.Generator,
+    batch_size: int,
+    shape: tuple[int, int],
+    rules_from: Sequence[Rule] = LIBRARY,
+    family: str | None = None,
+) -> TransitionBatch:
+    """Draw ``batch_size`` pairs of grids of ``shape`` (height, width >= 3), each by a rule of the library at random.
+
+    ``family`` keeps to the rules of one family. ``rules`` of the batch index ``rules_from``.
+    """
+    choices = [index for index, rule in enumerate(rules_from) if family in (None, rule.family)]
+    rules = np.array(choices)[rng.integers(0, len(choices), size=batch_size)]
+    pairs = [rules_from[rule].draw(rng, shape) for rule in rules]
     return TransitionBatch(np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs]), rules)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from task_generators.rng import problem_rng
-from trainers.pretraining.procedural import LIBRARY, UNSEEN, Rule
+from trainers.pretraining.procedural import LIBRARY, UNSEEN, Cells, Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -44,8 +45,8 @@ SHAPES = {(6, 12): 0.5, (6, 6): 0.3, (8, 8): 0.15, (7, 7): 0.05}
 """(height, width) -> weight, for the first fifth of the steps and for the rest. Distances in the text depend on the
 shape, and one shape at first makes it plain that distances matter."""
 FIRST_SHARE = 0.2
-RULES_PER_FAMILY = {"row": 16, "count": 8, "offset": 6, "move": 12, "spread": 6}
-FAMILY_WEIGHTS = {"row": 0.45, "count": 0.2, "offset": 0.1, "move": 0.15, "spread": 0.1}
+RULES_PER_FAMILY = {"row": 8, "count": 8, "offset": 6, "move": 12, "spread": 6}
+FAMILY_WEIGHTS = {"plain_row": 0.5, "row": 0.1, "count": 0.12, "offset": 0.08, "move": 0.12, "spread": 0.08}
 """Few rules, each seen often: what should last is looking at the right cells, not a catalogue of tables."""
 CAPTION_SHARE = 0.95
 LOOK_BACK_GAIN = 0.1
@@ -116,12 +117,12 @@ def _look_back(model: Qwen3ForCausalLM, captions: slice, rng: np.random.Generato
     """Start two heads in three looking a fixed distance back, and two of layer 0 at the caption.
 
     The distances are those from the token before an answer cell to neighbours of this cell, in the question and in the
-    answer's row above, for the first of ``SHAPES`` and, in turn, for the others. All embeddings get one direction in common, which the keys of
-    such a head see as some vector and its queries as the same vector rotated by that distance. The caption has a
-    direction of its own, and is looked up in the two slowest rotations, where distance counts little.
+    answer's row above, for the first of ``SHAPES`` and, in turn, for the others. All embeddings get one direction in
+    common, which the keys of such a head see as some vector and its queries as the same, rotated by that distance.
+    The caption has a direction of its own, and is looked up in the two slowest rotations, where distance counts little.
 
-    This is a start, not a constraint: training moves and mixes what heads look at. From plain random weights most of its
-    time went into finding that distances matter at all.
+    This is a start, not a constraint: training moves and mixes what heads look at. From plain random weights most of
+    its time went into finding that distances matter at all.
     """
     config = model.config
     num_heads, heads_a_key = config.num_attention_heads, config.num_attention_heads // (config.num_key_value_heads or 1)
@@ -142,7 +143,7 @@ def _look_back(model: Qwen3ForCausalLM, captions: slice, rng: np.random.Generato
             if group > 0:
                 weights_k[group] += LOOK_BACK_GAIN * torch.outer(key, common / common.norm()).float()
                 others = list(SHAPES)[1:]
-                shape = list(SHAPES)[0] if group == 1 else others[depth % len(others)]
+                shape = next(iter(SHAPES)) if group == 1 else others[depth % len(others)]
                 distances = _neighbour_distances(shape, rng)
             elif depth == 0:
                 key[torch.arange(2 * half) % half < half - 2] = 0
@@ -163,8 +164,10 @@ def _look_back(model: Qwen3ForCausalLM, captions: slice, rng: np.random.Generato
 
 
 def _neighbour_distances(shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Tokens from the one before an answer cell back to two random neighbours of the cell: one in the answer's row above,
-    one in the question, where the cell itself counts as its neighbour."""
+    """Tokens from the one before an answer cell back to two of its neighbours, drawn at random.
+
+    One lies in the answer's row above, one in the question, where the cell itself counts as a neighbour.
+    """
     height, width = shape
     down, right, right_above = (int(step) for step in rng.integers(-1, 2, size=3))
     return width - 1 - right_above, height * width + 1 - down * width - right
@@ -181,12 +184,52 @@ def grid_tokens(grids_BHW: npt.NDArray[np.int8], first_cell_token: int) -> npt.N
     return np.concatenate([opening, cells.reshape(batch, height * width)], axis=1)
 
 
+PLAIN_NEXT_CELL: dict[str, Callable[[Cells, Cells, Cells], Cells]] = {
+    "left": lambda left, own, right: left,
+    "own": lambda left, own, right: own,
+    "right": lambda left, own, right: right,
+    "max of left, own": lambda left, own, right: np.maximum(left, own),
+    "min of own, right": lambda left, own, right: np.minimum(own, right),
+    "max of left, right": lambda left, own, right: np.maximum(left, right),
+    "min of left, right": lambda left, own, right: np.minimum(left, right),
+    "max of all": lambda left, own, right: np.maximum(np.maximum(left, own), right),
+    "min of all": lambda left, own, right: np.minimum(np.minimum(left, own), right),
+    "median": lambda left, own, right: np.median([left, own, right], axis=0).astype(np.int8),
+    "own where the sides agree": lambda left, own, right: np.where(left == right, own, right),
+    "left where it differs": lambda left, own, right: np.where(left == own, right, left),
+}
+"""Three-state rows, one below the other, by rules that a look at one, two or three neighbours explains: random tables
+alone give so little to gain from one neighbour that looking at three is found late."""
+
+
+def _plain_row_rules() -> tuple[Rule, ...]:
+    """Each of ``PLAIN_NEXT_CELL``, followed by a rotation of the three states one way or the other.
+
+    A uniform row thus always changes its state, and no two states keep to themselves: none of these holds a two-state
+    (elementary) automaton.
+    """
+
+    def make(next_cell: Callable[[Cells, Cells, Cells], Cells], turn: int) -> Rule:
+        def draw(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Cells, Cells]:
+            question = np.full(shape, UNSEEN, dtype=np.int8)
+            question[0] = rng.choice(3, size=shape[1], p=rng.dirichlet((2, 2, 2)))
+            answer = question.copy()
+            for row in range(1, shape[0]):
+                above = answer[row - 1]
+                answer[row] = (next_cell(np.roll(above, 1), above, np.roll(above, -1)) + turn) % 3
+            return question, answer
+
+        return Rule("plain_row", (), draw)
+
+    return tuple(make(next_cell, turn) for next_cell in PLAIN_NEXT_CELL.values() for turn in (1, 2))
+
+
 def _chosen_rules() -> tuple[Rule, ...]:
-    """The rules of the library that are taught: the first of each family, of the growing ones those that grow down.
+    """The plain rows, and of the library the first rules of each family, of the growing ones those that grow down.
 
     Text is written from the top, so only a process that runs down the rows can look at what it has already written.
     """
-    chosen = []
+    chosen = list(_plain_row_rules())
     for family, count in RULES_PER_FAMILY.items():
         rules = [rule for rule in LIBRARY if rule.family == family and (family != "row" or _grows_down(rule))]
         assert len(rules) >= count, f"the library has {len(rules)} rules of family {family!r}, {count} wanted"
@@ -210,14 +253,15 @@ def _cell_codes(number: int) -> npt.NDArray[np.int8]:
     rng = problem_rng("tiny_text", "codes", number)
     if rng.random() < 1 / 3:
         return rng.choice(10, size=4, replace=False).astype(np.int8)
-    if RULES[number].family == "row":
+    if RULES[number].family in ("row", "plain_row"):
         assert UNSEEN == 3
         return np.append(rng.permutation([1, 2, 3]), 0).astype(np.int8)
     return np.arange(4, dtype=np.int8)
 
 
 CELL_CODES = np.stack([_cell_codes(number) for number in range(len(RULES))])
-RULE_WEIGHTS = np.array([FAMILY_WEIGHTS[rule.family] / RULES_PER_FAMILY[rule.family] for rule in RULES])
+_FAMILY_SIZES = Counter(rule.family for rule in RULES)
+RULE_WEIGHTS = np.array([FAMILY_WEIGHTS[rule.family] / _FAMILY_SIZES[rule.family] for rule in RULES])
 
 
 def sample_pairs(

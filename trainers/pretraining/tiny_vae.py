@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 
 from task_generators.rng import problem_rng
@@ -65,7 +65,7 @@ def random_clips(
 
 
 def nearest_color_logits(video: torch.Tensor, palettes: torch.Tensor) -> torch.Tensor:
-    """Minus the squared distance of every cell's mean colour in the last frame to the palette: (B, rows, columns, K)."""
+    """Minus the squared distance of each cell's mean colour in the last frame to the palette: (B, rows, columns, K)."""
     means = F.avg_pool2d(video[:, :, -1], CELL_PX).permute(0, 2, 3, 1)
     return -((means[:, :, :, None] - palettes[:, None, None]) ** 2).sum(-1)
 
@@ -117,7 +117,14 @@ def train(steps: int, learning_rate: float, seed: int = 0) -> tuple[AutoencoderK
             optimizer.step()
         if step % 50 == 0 or step == steps - 1:
             accuracy = float((logits.argmax(-1) == codes).float().mean())
-            log.append({"step": step, "l1": l1.item(), "last_frame_cell_accuracy": accuracy, "cpu_s": time.process_time() - start})
+            log.append(
+                {
+                    "step": step,
+                    "l1": l1.item(),
+                    "last_frame_cell_accuracy": accuracy,
+                    "cpu_s": time.process_time() - start,
+                }
+            )
             print({key: round(value, 4) for key, value in log[-1].items()}, flush=True)
     with torch.no_grad():
         latents = vae.encode(random_clips(rng, 64, (6, 6), NUM_FRAMES)[0]).latent_dist.mode()

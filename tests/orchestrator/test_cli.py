@@ -1,0 +1,206 @@
+"""The command as people type it: what it prints, writes and answers to wrong input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from orchestrator import results
+from orchestrator.cli import main
+from orchestrator.specs import expand, load_sweep
+from orchestrator.trial import run_and_record
+from task_generators.problem import Split
+from task_generators.splits import draw_problems
+from task_generators.task import TaskSpec, task_class, task_names
+from trainers.backbone import backbone_names
+
+YAML = """
+name: small
+backbones: [baseline/majority, baseline/oracle]
+tasks: [{life: {height: 5, width: 5}}, {elementary_ca: {rule: 90, width: 10, steps: 3}}]
+n_train: [3, 10]
+n_test: 6
+"""
+
+
+@pytest.fixture
+def sweep_yaml(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(YAML)
+    return "small.yaml"
+
+
+@pytest.fixture
+def half_done(sweep_yaml, make_result):
+    """Two trials done, one failed, three to run."""
+    trials = expand(load_sweep(sweep_yaml))
+    for trial in trials[:2]:
+        run_and_record(trial, "results/small")
+    error = {"error_kind": "out_of_memory", "error": "Traceback\nRuntimeError: no memory is left"}
+    results.write("results/small", make_result(trials[2].trial_id, "failed", **error))
+    return sweep_yaml
+
+
+def lines_of(capsys):
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def counts(lines):
+    """Rows of a table of counts: backbone and task -> (to run, done, failed)."""
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    return {(row[0], row[1].split("(")[0]): tuple(map(int, row[2:])) for row in cells}
+
+
+def test_plan_counts_and_starts_nothing(sweep_yaml, capsys, tmp_path):
+    assert main(["plan", sweep_yaml]) == 0
+    lines = lines_of(capsys)
+    assert counts(lines)["baseline/majority", "life"] == (2, 0, 0)
+    assert counts(lines)["all", ""] == (6, 0, 0)
+    assert lines[-1] == "6 of 6 trials to run: sweep run small.yaml"
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_plan_and_status_of_a_half_finished_sweep(half_done, capsys):
+    assert main(["plan", half_done]) == 0
+    lines = lines_of(capsys)
+    assert counts(lines)["baseline/majority", "life"] == (0, 2, 0)
+    assert counts(lines)["baseline/majority", "elementary_ca"] == (1, 0, 1)
+    assert counts(lines)["all", ""] == (3, 2, 1)
+    assert lines[-1].startswith("4 of 6 trials to run"), "what failed runs again"
+    assert main(["status", half_done]) == 0
+    lines = lines_of(capsys)
+    assert "2 of 6 trials done, 1 failed, 3 not run yet. Tables: results/small" in lines
+    assert "out_of_memory: baseline/majority elementary_ca" in lines[-1]
+    assert "RuntimeError: no memory is left (attempts: 1)" in lines[-1]
+    assert main(["plan", half_done, "--set", "n_train=[3]"]) == 0
+    assert counts(lines_of(capsys))["all", ""] == (2, 1, 1), "a cell that is done for one sweep is done for all"
+
+
+def test_report_of_a_half_finished_sweep(half_done, capsys, tmp_path):
+    assert main(["report", half_done]) == 0
+    text = "\n".join(lines_of(capsys))
+    assert "failed" in text
+    assert "missing" in text
+    assert "baseline/oracle: is told the answer" in text, "what the numbers are"
+    picture = tmp_path / "results" / "small" / "learning_curves.png"
+    assert f"Picture: {picture.relative_to(tmp_path)}" in text
+    assert np.asarray(Image.open(picture)).std() > 10
+    assert picture.with_suffix(".svg").read_text().startswith("<?xml")
+    assert main(["report", "results/small", "--out", "elsewhere"]) == 0
+    assert (tmp_path / "elsewhere" / "learning_curves.png").exists()
+
+
+def test_skipping_what_failed(half_done, capsys):
+    for trial in expand(load_sweep(half_done))[3:]:
+        run_and_record(trial, "results/small")
+    assert main(["run", half_done, "--skip-failed"]) == 1
+    assert lines_of(capsys)[0].startswith("Nothing to run: 5 trials are done, 1 failed before and are skipped")
+
+
+def test_compact(half_done, capsys):
+    before = results.read_trials("results/small")
+    assert main(["compact", "results/small"]) == 0
+    assert lines_of(capsys) == ["predictions: 2 files merged, losses: 0 files merged, trials: 3 files merged"]
+    assert sorted(results.read_trials("results/small")["trial_id"]) == sorted(before["trial_id"])
+
+
+def test_tasks(capsys):
+    assert main(["tasks"]) == 0
+    text = "\n".join(lines_of(capsys))
+    assert all(name in text for name in task_names())
+    for name in task_names():
+        assert main(["tasks", name]) == 0
+        text = "\n".join(lines_of(capsys))
+        assert all(knob in text for knob in task_class(name).model_fields)
+        assert "symmetries: " in text
+        assert all(color in text for color in task_class(name).palette.names)
+
+
+def test_backbones(capsys):
+    assert main(["backbones"]) == 0
+    text = "\n".join(lines_of(capsys))
+    assert all(name in text for name in backbone_names())
+
+
+def test_preview(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    assert main(["preview", "life", "--param", "height=6", "--param", "width=6", "--n", "4", "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    few = np.asarray(Image.open(out))
+    assert main(["preview", "life", "--param", "height=6", "--n", "30", "--seed", "1", "--out", str(out)]) == 0
+    many = np.asarray(Image.open(out))
+    assert many.shape[0] > few.shape[0]
+    assert many.shape[1] <= 1600
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_generate(tmp_path, capsys, split):
+    out = tmp_path / "deep" / "x.parquet"
+    command = ["generate", "elementary_ca", "--n", "7", "--split", split.value, "--seed", "3"]
+    assert main([*command, "--param", "rule=90", "--param", "width=9", "--out", str(out)]) == 0
+    frame = pd.read_parquet(out)
+    assert frame.columns.tolist() == ["problem_id", "split", "seed", "index", "question", "answer", "metadata"]
+    expected = draw_problems(TaskSpec(name="elementary_ca", params={"rule": 90, "width": 9}), split, 3, 7)
+    assert frame["problem_id"].tolist() == [problem.problem_id for problem in expected]
+    assert (frame["seed"] == (0 if split == Split.TEST else 3)).all()
+    for row, problem in zip(frame.itertuples(), expected, strict=True):
+        assert np.array_equal(np.stack(row.question), problem.question)
+        assert np.array_equal(np.stack(row.answer), problem.answer)
+
+
+WRONG = {
+    "no command": ([], "the following arguments are required: COMMAND"),
+    "unknown command": (["rnu", "small.yaml"], "invalid choice: 'rnu'"),
+    "absent file": (["run", "absent.yaml"], "absent.yaml: the sweep cannot be read: No such file or directory"),
+    "list": (["run", "list.yaml"], "list.yaml: a sweep is a mapping of keys"),
+    "override": (
+        ["run", "small.yaml", "--set", "recipe.max_step=3"],
+        "recipe.max_step: unknown key 'max_step'; did you",
+    ),
+    "n_train 0": (["run", "small.yaml", "--set", "n_train=[0]"], "small.yaml: n_train[0] = 0: input should be greater"),
+    "rank": (
+        ["plan", "small.yaml", "--set", "lora_rank=[-1]"],
+        "small.yaml: lora_rank[0] = -1: input should be greater",
+    ),
+    "folder is a file": (["run", "small.yaml", "--set", "results=list.yaml"], "results folder"),
+    "folder is unreadable": (["status", "small.yaml", "--set", "results=list.yaml"], "results folder"),
+    "scheme": (["plan", "small.yaml", "--set", "results=ftp://x/y"], "results 'ftp://x/y' cannot be opened"),
+    "workers": (["run", "small.yaml", "--workers", "0"], "0: expected a whole number above 0"),
+    "report of nothing": (["report", "small.yaml"], "results results/small: no trial has a row there yet"),
+    "report of no folder": (["report", "absent"], "absent: neither a results folder nor a sweep's YAML"),
+    "compact no folder": (["compact", "absent"], "absent: there is no results folder"),
+    "task": (["tasks", "lief"], "unknown task 'lief'; did you mean 'life'? valid: "),
+    "preview task": (["preview", "lief"], "unknown task 'lief'; did you mean 'life'?"),
+    "preview knob": (
+        ["preview", "life", "--param", "hieght=3"],
+        "unknown knob of life 'hieght'; did you mean 'height'?",
+    ),
+    "preview value": (["preview", "life", "--param", "height=no"], "height"),
+    "preview format": (
+        ["preview", "life", "--param", "height"],
+        "--param 'height': expected KEY=VALUE, for instance rule=90",
+    ),
+    "preview out": (["preview", "life", "--out", "x.nonsense"], "--out x.nonsense: cannot be written"),
+    "generate n": (["generate", "life", "--n", "0", "--out", "x.parquet"], "0: expected a whole number above 0"),
+    "generate out": (
+        ["generate", "life", "--n", "1", "--out", "list.yaml/x.parquet"],
+        "--out list.yaml/x.parquet: cannot be written: ",
+    ),
+    "generate too many": (
+        ["generate", "elementary_ca", "--param", "width=3", "--n", "9", "--split", "test", "--out", "x.parquet"],
+        "distinct test problems asked for",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_and_status_2(case, sweep_yaml, capsys, tmp_path):
+    (tmp_path / "list.yaml").write_text("- a\n")
+    arguments, expected = WRONG[case]
+    assert main(arguments) == 2
+    output, errors = capsys.readouterr()
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert errors.count("\n") == 1
+    assert "Nothing" not in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.yaml", "small.yaml"], "nothing was started"
