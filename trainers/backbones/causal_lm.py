@@ -108,7 +108,7 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CausalLM:
             torch.manual_seed(hashed_seed("random weights", spec.repo_id))
             module = AutoModelForCausalLM.from_config(config, dtype=dtype)
     module.requires_grad_(False)
-    module.to(device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
+    module.to(device)
     return CausalLM(spec=spec, module=module.eval(), tokenizer=tokenizer)
 
 
@@ -197,7 +197,7 @@ class CausalLM:
         device = self.module.device
         try:
             with torch.inference_mode():
-                tokens_BT = self.module.generate(  # type: ignore[operator]  # every causal model has it
+                tokens_BT = self.module.generate(
                     input_ids=torch.tensor(padded, device=device),
                     attention_mask=torch.tensor(mask, device=device),
                     generation_config=GenerationConfig(

@@ -45,6 +45,7 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in by_shape.items():
                 updates = []
                 for parameter in parameters:
+                    assert parameter.grad is not None
                     momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                     momentum.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(parameter.grad.lerp(momentum, group["momentum"]))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ COLOR_POOL = tuple(dict.fromkeys((*ARC_COLORS, *MAZE_PALETTE.colors)))
 NUM_STATES = 3
 UNSEEN = 3  # the code of cells that a growing process has not reached yet
 NUM_CODES = 4
-MOORE = tuple(offset for offset in product((-1, 0, 1), repeat=2) if offset != (0, 0))
+MOORE = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
 VON_NEUMANN = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -131,17 +131,17 @@ def _row_rule(rng: np.random.Generator, at_most: int = 5) -> Transform:
 
 def _offset_rule(rng: np.random.Generator) -> Transform:
     """A cell and the one at a fixed offset, up to two away, decide."""
-    offset = tuple(int(step) for step in rng.integers(-2, 3, size=2))
+    offset = rng.integers(-2, 3, size=2)
     torus = rng.random() < 0.5
     while True:
         table = rng.integers(0, NUM_STATES, size=(NUM_STATES,) * 2, dtype=np.int8)
-        if offset != (0, 0) and not _holds_two_state_rule(table, 2):
+        if offset.any() and not _holds_two_state_rule(table, 2):
             break
-        offset = tuple(int(step) for step in rng.integers(-2, 3, size=2))
+        offset = rng.integers(-2, 3, size=2)
 
     def draw(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Cells, Cells]:
         question = _random_cells(rng, shape)
-        return question, table[question, _neighbours(question, (offset[0], offset[1]), torus)]
+        return question, table[question, _neighbours(question, (int(offset[0]), int(offset[1])), torus)]
 
     return draw
 
