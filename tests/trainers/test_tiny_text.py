@@ -68,20 +68,29 @@ def test_growing_rules_are_taught_downwards():
     assert len(rows) == tiny_text.RULES_PER_FAMILY["row"]
 
 
-def test_heads_start_at_fixed_distances_whatever_the_tokens(tokenizer):
+def test_heads_start_at_neighbours_and_at_the_caption_whatever_the_cells(tokenizer):
     model = tiny_text.build_model(tokenizer, seed=0)
     model.set_attn_implementation("eager")
-    tokens_BT = torch.randint(len(tokenizer), (16, 130), generator=torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    height, width = next(iter(tiny_text.SHAPES))
+    first_cell = tokenizer.get_vocab()["0,"]
+    cells_BT = rng.integers(first_cell, first_cell + 30, size=(16, 2 * height * width))
+    caption_B1 = np.full((16, 1), tokenizer.get_vocab()[tiny_text.caption_token(3)])
     with torch.no_grad():
+        tokens_BT = torch.from_numpy(np.concatenate([caption_B1, cells_BT], axis=1))
         attention_BHT = model(tokens_BT, output_attentions=True).attentions[0][:, :, -1]
-    favourite_BH = attention_BHT.argmax(dim=-1)
-    assert ((favourite_BH == favourite_BH.mode(dim=0).values).float().mean(dim=0) > 0.7).all()
+    distance_BH = attention_BHT.shape[-1] - 1 - attention_BHT.argmax(dim=-1)
+    favourite_H = distance_BH.mode(dim=0).values
+    assert ((distance_BH == favourite_H).float().mean(dim=0) > 0.7).all()
+    assert favourite_H[:2].tolist() == [2 * height * width] * 2
+    assert abs(favourite_H[2] - (width - 1)) <= 1
+    assert abs(favourite_H[3] - (height * width + 1)) <= width + 1
 
 
 def test_the_script_repeats_itself_and_leaves_a_model_folder(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(tiny_text, "FIRST_SHAPES", {(3, 3): 1.0})
-    monkeypatch.setattr(tiny_text, "SHAPES", {(3, 4): 1.0})
+    monkeypatch.setattr(tiny_text, "SHAPES", {(3, 4): 1.0, (2, 3): 1.0})
     logs = []
     for name in ("first", "second"):
         folder = tmp_path / name

@@ -33,11 +33,11 @@ LINEAR_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 TINY_NOTE = "a toy of a million parameters: its numbers exercise the whole path and say nothing about large models"
 
 TINY_RECIPE = {
-    "max_steps": 100,
-    "learning_rate": 3e-3,
+    "max_steps": 220,
+    "learning_rate": 4e-3,
     "lr_schedule": "linear",
     "warmup_steps": 5,
-    "batch_size": 8,
+    "batch_size": 2,
     "max_new_tokens": 512,
 }
 

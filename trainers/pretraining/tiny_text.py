@@ -39,7 +39,6 @@ NUM_CELL_CODES = 36
 CHARACTERS = "0123456789-,[]"
 
 MAX_TOKENS = 4096
-
 FIRST_SHAPES = {(6, 12): 1.0}
 SHAPES = {(6, 12): 0.5, (6, 6): 0.3, (8, 8): 0.15, (7, 7): 0.05}
 """(height, width) -> weight, for the first fifth of the steps and for the rest. Distances in the text depend on the
@@ -49,7 +48,9 @@ RULES_PER_FAMILY = {"row": 8, "count": 8, "offset": 6, "move": 12, "spread": 6}
 FAMILY_WEIGHTS = {"plain_row": 0.5, "row": 0.1, "count": 0.12, "offset": 0.08, "move": 0.12, "spread": 0.08}
 """Few rules, each seen often: what should last is looking at the right cells, not a catalogue of tables."""
 CAPTION_SHARE = 0.95
+"""Share of batches whose examples open with their caption."""
 LOOK_BACK_GAIN = 0.1
+"""Size of what ``_look_back`` adds to query and key weights, which are drawn with a deviation of 0.02."""
 COPY_SHARE = 0.3
 """Share of examples, falling to a tenth of this over the first third, whose answer is the question itself: the skill
 that all others start from, finding the same cell of the question."""
@@ -129,6 +130,7 @@ def _look_back(model: Qwen3ForCausalLM, captions: slice, rng: np.random.Generato
     half = config.head_dim // 2
     frequencies = model.model.rotary_emb.inv_freq.double()
     common, caption = (torch.from_numpy(rng.normal(size=config.hidden_size)) for _ in range(2))
+    first_shape, *other_shapes = SHAPES
     embedding = model.model.embed_tokens.weight
     embedding += 2 * config.initializer_range * common.float()
     embedding[captions] += 2 * config.initializer_range * caption.float()
@@ -142,8 +144,7 @@ def _look_back(model: Qwen3ForCausalLM, captions: slice, rng: np.random.Generato
             key = torch.from_numpy(rng.normal(size=2 * half))
             if group > 0:
                 weights_k[group] += LOOK_BACK_GAIN * torch.outer(key, common / common.norm()).float()
-                others = list(SHAPES)[1:]
-                shape = next(iter(SHAPES)) if group == 1 else others[depth % len(others)]
+                shape = first_shape if group == 1 else other_shapes[depth % len(other_shapes)]
                 distances = _neighbour_distances(shape, rng)
             elif depth == 0:
                 key[torch.arange(2 * half) % half < half - 2] = 0
@@ -365,7 +366,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--log-every", type=int, default=200, help="steps between lines of the log")
+    parser.add_argument("--log-every", type=int, default=100, help="steps between lines of the log")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
