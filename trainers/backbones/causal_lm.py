@@ -37,7 +37,7 @@ TINY_RECIPE = {
     "learning_rate": 4e-3,
     "lr_schedule": "linear",
     "warmup_steps": 5,
-    "batch_size": 2,
+    "batch_size": 4,
     "max_new_tokens": 512,
 }
 

@@ -35,16 +35,18 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 TINY_NOTE = "a toy of a million parameters: its numbers exercise the path and say nothing about large video models"
 TINY_RECIPE: dict[str, Any] = {
-    "max_steps": 300,
+    "max_steps": 240,
     "learning_rate": 8e-3,
     "lr_schedule": "linear",
     "warmup_steps": 20,
     "decay_share": 0.4,
     "batch_size": 16,
+    "adam_beta2": 0.95,
+    "gradient_clip": 0.3,
     "cell_px": 8,
     "border_px": 0,
     "train_timesteps": "sampling",
-    "num_inference_steps": 2,
+    "num_inference_steps": 1,
 }
 
 FLAVORS = [
