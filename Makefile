@@ -21,7 +21,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/sweep run orchestrator/sweeps/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
