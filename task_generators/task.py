@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+from abc import abstractmethod
 from functools import cache
 from typing import Any, ClassVar
 
@@ -35,9 +36,9 @@ class Task(BaseModel):
     test_share: ClassVar[float] = 0.25
     """Share of the problem space (by ``canonical_key``) that only test sets are drawn from."""
 
+    @abstractmethod
     def generate(self, rng: np.random.Generator) -> Problem:
         """Draw one problem from ``rng`` and nothing else."""
-        raise NotImplementedError
 
     def score(self, problem: Problem, grid: Grid | None) -> dict[str, float | bool]:
         """Score a predicted grid, None for an answer that could not be read. Always holds ``exact_match``."""
