@@ -119,6 +119,45 @@ def test_a_trial_of_two_workers_has_its_own_placement_group(tmp_path):
     assert len(results.read_predictions(tmp_path)) == 2 * 8
 
 
+TRAINED = ("train_loss", "exact_match", "cell_accuracy", "num_trainable_params")
+
+
+def test_the_same_yaml_trains_to_the_same_numbers(tmp_path):
+    """Two runs of a sweep of both trained families, warm and cold workers, and one trial without Ray."""
+    fields = {
+        "backbones": ["cogvideox/tiny", "causal_lm/tiny"],
+        "tasks": [{"elementary_ca": {"width": 8, "steps": 1}}],
+        "lora_rank": [4],
+        "recipe": {"max_steps": 3},
+    }
+    tables = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        _, trials, outcome = run(folder, **fields)
+        assert (outcome.done, outcome.failed) == (4, 0)
+        tables.append(results.read_trials(folder).set_index("trial_id").loc[[trial.trial_id for trial in trials]])
+    for column in TRAINED:
+        assert tables[0][column].tolist() == tables[1][column].tolist(), column
+    assert tables[0]["train_loss"].nunique() == 4
+    losses = [results.read_losses(tmp_path / name)[["trial_id", "step", "loss"]] for name in ("first", "second")]
+    assert len(losses[0]) == 4 * 3
+    assert losses[0].sort_values(["trial_id", "step"]).equals(losses[1].sort_values(["trial_id", "step"]))
+    alone = run_trial(trials[-1])[0]
+    assert alone.train_loss == tables[0].loc[trials[-1].trial_id, "train_loss"]
+
+
+def test_zero_on_two_workers_trains_as_one_worker_does(tmp_path):
+    fields = {"backbones": ["causal_lm/tiny"], "n_train": [6], "lora_rank": [4], "recipe": {"max_steps": 2}}
+    rows = []
+    for name, placement in (("one", {}), ("two", {"num_workers": 2, "zero_stage": 3})):
+        _, _, outcome = run(tmp_path / name, placement=placement, **fields)
+        assert (outcome.done, outcome.failed) == (1, 0)
+        rows.append(results.read_trials(tmp_path / name).iloc[0])
+    assert (rows[1]["num_workers"], rows[1]["zero_stage"]) == (2, 3)
+    assert rows[0]["trial_id"] == rows[1]["trial_id"]
+    assert rows[1]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=1e-5)
+    assert len(results.read_losses(tmp_path / "two")) == 2
+
+
 def test_a_trial_that_takes_too_long_ends(tmp_path):
     began = time.monotonic()
     _, _, outcome = run(
