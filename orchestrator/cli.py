@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.specs import SweepSpec, TrialSpec, expand, load_sweep
+from orchestrator.specs import SweepSpec, TrialSpec, check_test_sets, expand, load_sweep
 from orchestrator.sweep_yaml import set_value, unknown
 from task_generators.problem import Split
 from task_generators.task import TaskSpec, task_class, task_names
@@ -129,6 +129,7 @@ def _add_problems(sub: argparse.ArgumentParser) -> None:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     sweep, trials, states = _read(arguments)
+    check_test_sets([trial for trial in trials if _state(trial, states) != "done"])
     _print_counts(console, sweep, trials, states)
     missing = sum(_state(trial, states) != "done" for trial in trials)
     console.print(f"{missing} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
@@ -136,6 +137,8 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
+    from orchestrator import results
+
     sweep, trials, states = _read(arguments)
     skipped = {"done", "failed"} if arguments.skip_failed else {"done"}
     missing = [trial for trial in trials if _state(trial, states) not in skipped]
@@ -145,6 +148,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
         return int(left > 0)
+    check_test_sets(missing)
+    results.check_writable(sweep.results_uri)
     if not arguments.quiet:
         again = sum(_state(trial, states) == "failed" for trial in missing)
         console.print(
@@ -359,17 +364,15 @@ def _show_warning(message: Warning | str, *rest: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number above 0")
-    return value
+    return int(text)
 
 
 def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0")
-    return value
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def _curve_names(curves: pd.DataFrame) -> dict[tuple[Any, ...], str]:
         if len({other[2] for other in siblings}) > 1:
             fields = [json.loads(other[2]) for other in siblings]
             own = json.loads(recipe)
-            differing = sorted({name for other in fields for name in other if other.get(name) != own.get(name)})
+            differing = sorted({name for other in fields for name in other | own if other.get(name) != own.get(name)})
             extra += [f"{name}={own.get(name, 'default')}" for name in differing]
         names[key] = " ".join([backbone, *extra])
     return names

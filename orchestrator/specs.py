@@ -17,8 +17,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from orchestrator.sweep_yaml import one_line, read_yaml, set_value, unknown
+from task_generators.problem import Split
+from task_generators.splits import draw_problems
 from task_generators.task import TaskSpec, task_class, task_names
-from trainers.backbone import BackboneSpec, backbone_names, backbone_spec
+from trainers.backbone import BackboneSpec, backbone_names, backbone_spec, check_recipe
 from trainers.recipe import Placement, TrainRecipe
 
 SPEC_VERSION = 1
@@ -28,8 +30,10 @@ longer count as done."""
 TASK_KEYS = ("recipe", "test")
 """Keys of a task's entry that are not knobs of the task."""
 
-PositiveInt = Annotated[StrictInt, Field(gt=0)]
-NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+LARGEST_INT = 2**63 - 1
+"""What an integer column holds."""
+PositiveInt = Annotated[StrictInt, Field(gt=0, le=LARGEST_INT)]
+NonNegativeInt = Annotated[StrictInt, Field(ge=0, le=LARGEST_INT)]
 
 
 class BackboneEntry(BaseModel):
@@ -48,6 +52,8 @@ class BackboneEntry(BaseModel):
         name, overrides = _named_entry(value, "backbone")
         if name not in backbone_names():
             raise ValueError(unknown("backbone", name, backbone_names()))
+        if "name" in overrides:
+            raise ValueError(unknown(f"key of {name}", "name", [key for key in cls.model_fields if key != "name"]))
         return {"name": name, **overrides}
 
 
@@ -185,6 +191,13 @@ def expand(sweep: SweepSpec) -> list[TrialSpec]:
     return list(trials.values())
 
 
+def check_test_sets(trials: Sequence[TrialSpec]) -> None:
+    """Draw every test set once. ValueError when a task has fewer test problems than a trial asks for."""
+    test_sets = {(_task_json(trial.task), trial.n_test): trial.task for trial in trials}
+    for (_, n_test), task in test_sets.items():
+        draw_problems(task, Split.TEST, 0, n_test)
+
+
 def _cells(sweep: SweepSpec, entry: BackboneEntry, task_entry: TaskEntry) -> Iterator[TrialSpec]:
     spec = backbone_spec(entry.name)
     layers = (sweep.recipe, entry.recipe, task_entry.recipe)
@@ -193,6 +206,7 @@ def _cells(sweep: SweepSpec, entry: BackboneEntry, task_entry: TaskEntry) -> Ite
         recipe_fields |= layer.model_dump(exclude_unset=True)
     placement_fields = sweep.placement.model_dump(exclude_unset=True) | entry.placement.model_dump(exclude_unset=True)
     recipe, placement = TrainRecipe(**recipe_fields), Placement(**placement_fields)
+    check_recipe(spec, recipe)
     task = task_entry.task
     # Cells of one task share all but three numbers: what they share is checked and put into JSON once.
     version = task_class(task.name).generator_version

@@ -36,6 +36,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"the sweep cannot be read: {reason}") from None
     try:
         content = yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # a key that is there twice, or a value such as 2020-99-99 that is no date after all
+        raise ValueError(f"not valid YAML: {error}" if not str(error).startswith("line ") else str(error)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -86,6 +88,7 @@ def one_line(error: ValidationError, model: type[BaseModel], content: Any) -> st
         owner = _model_at(model, first["loc"][:-1])
         return f"{place}: missing; keys: {', '.join(owner.model_fields if owner else ())}"
     message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    message = message.replace("a valid tuple", "a list").replace("Tuple should", "List should")
     if kind == "value_error":
         return f"{place}: {message}" if place else message
     return f"{place} = {value!r}: {message[:1].lower()}{message[1:]}"

@@ -124,6 +124,13 @@ def backbone_spec(name: str) -> BackboneSpec:
     return flavors(family_file)[flavor]
 
 
+def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
+    """ValueError when the family cannot follow ``recipe``; loads nothing. Families may offer a ``check_recipe``."""
+    check = getattr(importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}"), "check_recipe", None)
+    if check is not None:
+        check(spec, recipe)
+
+
 def load_backbone(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone:
     """Load the frozen weights onto ``device`` ("cpu", "cuda:0" ...) in the recipe's precision."""
     return importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}").load(spec, recipe, device)

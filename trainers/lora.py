@@ -39,7 +39,7 @@ def attached(
         yield
         return
     module = backbone.module  # type: ignore[union-attr]  # a trainable backbone has one
-    targets = recipe.lora_targets or backbone.spec.lora_targets
+    targets = backbone.spec.lora_targets if recipe.lora_targets is None else recipe.lora_targets
     attach(module, lora_rank=lora_rank, recipe=recipe, targets=targets, seed=seed)
     try:
         yield

@@ -14,7 +14,7 @@ class TrainRecipe(BaseModel):
     precision, sampler, prompts) is our choice, and named so in the README.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # --- optimisation
     max_steps: int = Field(default=500, gt=0, description="optimizer steps (open in the paper)")
@@ -36,7 +36,9 @@ class TrainRecipe(BaseModel):
     # --- LoRA (the rank is an axis of the sweep)
     lora_alpha: float = Field(default=32, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_targets: tuple[str, ...] | None = Field(default=None, description="module names; null: the backbone's own")
+    lora_targets: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="module names; null: the backbone's own"
+    )
 
     # --- pictures and videos (video and vision-language families)
     cell_px: int | None = Field(default=None, gt=0, description="side of a cell; null: the task's published style")
@@ -62,7 +64,7 @@ class TrainRecipe(BaseModel):
 class Placement(BaseModel):
     """Where and how safely a trial runs. Never changes its identity or its numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     num_workers: int = Field(default=1, gt=0)
     cpus_per_worker: float = Field(default=1, gt=0)

@@ -85,6 +85,8 @@ FLAVORS = [
     ),
 ]
 
+TEMPORAL_RATIO = 4
+"""Frames a latent frame of every CogVideoX VAE."""
 NEUTRAL_PROMPT = ""
 NEUTRAL_PROMPT_FILE = "neutral_prompt_embeds.safetensors"
 """Holds the tensor ``prompt_embeds``, shape (1, L, D)."""
@@ -104,6 +106,7 @@ class CogVideoX:
             raise ValueError(
                 f"{spec.repo_id}: scheduler prediction_type = {scheduler.config.prediction_type!r}; valid: v_prediction"
             )
+        assert vae.config.temporal_compression_ratio == TEMPORAL_RATIO, "a CogVideoX VAE"
         self.spec = spec
         self.module = transformer
         self._vae = vae
@@ -120,7 +123,7 @@ class CogVideoX:
         encoding; the noise that upstream's script adds to the conditioning picture, which the pipeline does not, is
         left out too.
         """
-        self._check(recipe)
+        check_recipe(self.spec, recipe)
         style = picture_style(task, recipe)
         sizes = [self._canvas(problem, style) for problem in problems]
         canvas = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else (0, 0)
@@ -178,7 +181,7 @@ class CogVideoX:
 
     def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
         """Sample a video from each question's picture and read its last frame, told the answer's shape."""
-        self._check(recipe)
+        check_recipe(self.spec, recipe)
         style = picture_style(task, recipe)
         grids: list[Grid | None] = [None] * len(problems)
         indices_by_canvas: dict[tuple[int, int], list[int]] = {}
@@ -245,19 +248,6 @@ class CogVideoX:
         height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
         return height, width
 
-    def _check(self, recipe: TrainRecipe) -> None:
-        """ValueError for settings that these models cannot follow."""
-        ratio = self._vae.config.temporal_compression_ratio
-        if (recipe.num_frames - 1) % ratio:
-            raise ValueError(
-                f"recipe.num_frames = {recipe.num_frames}: {self.spec.name} takes 1 + a multiple of {ratio} frames"
-            )
-        if recipe.guidance_scale != 1:
-            raise ValueError(
-                f"recipe.guidance_scale = {recipe.guidance_scale:g}: {self.spec.name} sees one neutral prompt, "
-                "so there is nothing to guide away from; valid: 1"
-            )
-
     def _encode(self, videos: np.ndarray) -> torch.Tensor:
         """Modes of the posterior, unscaled float32 (B, F, C, H, W), of uint8 videos (B, F, H, W, 3)."""
         import torch
@@ -293,6 +283,19 @@ class CogVideoX:
             folder,
             transformer_lora_layers=lora_state,
             transformer_lora_adapter_metadata=lora_config.to_dict(),
+        )
+
+
+def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
+    """ValueError for settings that these models cannot follow."""
+    if (recipe.num_frames - 1) % TEMPORAL_RATIO:
+        raise ValueError(
+            f"recipe.num_frames = {recipe.num_frames}: {spec.name} takes 1 + a multiple of {TEMPORAL_RATIO} frames"
+        )
+    if recipe.guidance_scale != 1:
+        raise ValueError(
+            f"recipe.guidance_scale = {recipe.guidance_scale:g}: {spec.name} sees one neutral prompt, "
+            "so there is nothing to guide away from; valid: 1"
         )
 
 
