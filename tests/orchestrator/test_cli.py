@@ -158,6 +158,12 @@ WRONG = {
         "recipe.max_step: unknown key 'max_step'; did you",
     ),
     "n_train 0": (["run", "small.yaml", "--set", "n_train=[0]"], "small.yaml: n_train[0] = 0: input should be greater"),
+    "no such test set": (
+        ["plan", "small.yaml", "--set", "tasks=[{elementary_ca: {width: 4}}]"],
+        "task elementary_ca(width=4): 6 distinct test problems asked for, only 2 found",
+    ),
+    "folder below a file": (["run", "small.yaml", "--set", "results=list.yaml/x"], "results folder"),
+    "workers no number": (["run", "small.yaml", "--workers", "two"], "two: expected a whole number above 0"),
     "rank": (
         ["plan", "small.yaml", "--set", "lora_rank=[-1]"],
         "small.yaml: lora_rank[0] = -1: input should be greater",
@@ -202,5 +208,6 @@ def test_wrong_input_is_one_line_and_status_2(case, sweep_yaml, capsys, tmp_path
     assert errors.startswith("error: ")
     assert expected in errors
     assert errors.count("\n") == 1
+    assert "trials to run" not in output
     assert "Nothing" not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.yaml", "small.yaml"], "nothing was started"

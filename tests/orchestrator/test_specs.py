@@ -180,6 +180,19 @@ WRONG = {
         BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {n_train: [3]}}]"),
         "backbones[1].causal_lm/tiny.n_train: unknown key 'n_train'; ",
     ),
+    "another name": (
+        BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {name: life}}]"),
+        "backbones[1].causal_lm/tiny: unknown key of causal_lm/tiny 'name'; valid: recipe, placement, lora_rank",
+    ),
+    "frames the VAE cannot take": (
+        BASE + "recipe: {num_frames: 8}\n",
+        "recipe.num_frames = 8: cogvideox/tiny takes 1 +",
+    ),
+    "guidance": (BASE + "recipe: {guidance_scale: 3}\n", "recipe.guidance_scale = 3: cogvideox/tiny sees one neutral"),
+    "infinity": (BASE + "recipe: {temperature: .inf}\n", "recipe.temperature = inf: input should be a finite number"),
+    "no targets": (BASE + "recipe: {lora_targets: []}\n", "recipe.lora_targets = []: list should have at least 1 item"),
+    "huge seed": (BASE.replace("[0, 1]", f"[{2**63}]"), f"seeds[0] = {2**63}: input should be less than"),
+    "no date": (BASE.replace("[0, 1]", "2020-99-99"), "not valid YAML: month must be in 1..12"),
     "two names": (
         BASE.replace("- life", "- {life: {}, maze: {}}"),
         "tasks[1]: expected a task's name, or one name with",
@@ -188,7 +201,7 @@ WRONG = {
     "n_train text": (BASE.replace("[3, 10]", "[3, ten]"), "n_train[1] = 'ten': input should be a valid integer"),
     "n_train true": (BASE.replace("[3, 10]", "[true]"), "n_train[0] = True: input should be a valid integer"),
     "n_train empty": (BASE.replace("[3, 10]", "[]"), "n_train = []: "),
-    "n_train no list": (BASE.replace("[3, 10]", "3"), "n_train = 3: "),
+    "n_train no list": (BASE.replace("[3, 10]", "3"), "n_train = 3: input should be a list"),
     "negative rank": (BASE.replace("[8, 16]", "[-8]"), "lora_rank[0] = -8: input should be greater than 0"),
     "negative seed": (BASE.replace("[0, 1]", "[-1]"), "seeds[0] = -1: input should be greater than or equal to 0"),
     "n_test 0": (BASE + "n_test: 0\n", "n_test = 0: input should be greater than 0"),
