@@ -327,6 +327,10 @@ def _preview(arguments: argparse.Namespace, console: Console) -> int:
 def _generate(arguments: argparse.Namespace, console: Console) -> int:
     from orchestrator.problem_files import problems_table, write_problems
 
+    if arguments.out.suffix != ".parquet":
+        raise ValueError(
+            f"--out {arguments.out}: problems are written as Parquet; expected a name that ends in .parquet"
+        )
     spec, split = _task_spec(arguments), Split(arguments.split)
     table = problems_table(spec, split, arguments.seed, arguments.n)
     write_problems(table, arguments.out)

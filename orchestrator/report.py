@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 BASELINE_DASHES: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (3, 2)))
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 PANEL_COLUMNS = 3
-PANEL_IN, TOP_IN, LEGEND_ENTRY_IN = 2.9, 0.38, 2.1
+PANEL_IN, TOP_IN, TITLE_LINE_IN, LEGEND_ENTRY_IN = 2.9, 0.38, 0.17, 2.1
 CAPTION_CHARACTERS_PER_IN = 16.5
 
 
@@ -114,12 +114,13 @@ def learning_curve_figure(trials: pd.DataFrame) -> Figure:
         legend_in = 0.24 * -(-len(names) // legend_columns)
         caption_in = 0.148 * len(caption)
         bottom_in = 0.62 + legend_in + 0.12 + caption_in + 0.12
-        height_in = TOP_IN + PANEL_IN * rows + 0.85 * (rows - 1) + bottom_in
+        top_in = TOP_IN + TITLE_LINE_IN * (max(len(_title(label).splitlines()) for label in labels) - 1)
+        height_in = top_in + PANEL_IN * rows + 0.85 * (rows - 1) + bottom_in
         figure = Figure(figsize=(width_in, height_in), facecolor="white")
         figure.subplots_adjust(
             left=0.62 / width_in,
             right=1 - 0.2 / width_in,
-            top=1 - TOP_IN / height_in,
+            top=1 - top_in / height_in,
             bottom=bottom_in / height_in,
             wspace=0.1,
             hspace=0.85 / PANEL_IN,
@@ -128,7 +129,7 @@ def learning_curve_figure(trials: pd.DataFrame) -> Figure:
         handles: dict[str, Any] = {}
         for axis, label in zip(axes, labels, strict=False):
             _draw_panel(axis, curves[curves["task_label"] == label], sizes, names, handles)
-            axis.set_title(textwrap.fill(label, 44), fontsize=10, color=INK, loc="left", fontweight="bold")
+            axis.set_title(_title(label), fontsize=10, color=INK, loc="left", fontweight="bold")
         for axis in axes[::columns]:
             axis.set_ylabel("exact match", color=INK)
         for axis in axes[len(labels) :]:
@@ -230,6 +231,10 @@ def _curves_of(curves: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame
     """Curves of one task: trained backbones first, each kind in the order of the sweep."""
     groups = [(tuple(key[2:]), group) for key, group in curves.groupby(CURVE, sort=False)]
     return sorted(groups, key=lambda item: item[1]["family"].iloc[0] == "baseline")
+
+
+def _title(label: str) -> str:
+    return textwrap.fill(label, 44)
 
 
 def _curve_names(curves: pd.DataFrame) -> dict[tuple[Any, ...], str]:

@@ -90,6 +90,11 @@ class _StopSignals:
             number, handler = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
+    def take_over(self) -> None:
+        """Put our handlers back where starting Ray replaced them."""
+        for number in self._before:
+            signal.signal(number, self._note)
+
     def check(self) -> None:
         """Raise ``_Stopped`` when a signal was noted."""
         if self.received:
@@ -135,6 +140,7 @@ def run(
         _ray(trials, workers),
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
     ):
+        stop.take_over()
         stop.check()
         job = _job(sweep, trials, uri, states, workers)
         _tune(job, _Watch(job, progress, stop), folder, workers)

@@ -33,7 +33,7 @@ from orchestrator.tables import TrialResult, TrialState, new_run_id
 from task_generators.problem import Split
 from task_generators.splits import draw_problems
 from trainers import lora
-from trainers.backbone import BackboneSpec, load_backbone
+from trainers.backbone import BackboneSpec, check_recipe, load_backbone
 from trainers.engine import DEEPSPEED_STAGE_ON_SEVERAL_WORKERS, leave_process_group
 from trainers.evaluate import Prediction, evaluate, summarise
 from trainers.recipe import TrainRecipe
@@ -331,12 +331,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _read_spec(path: Path) -> TrialSpec:
+    """The trial in a JSON file; as in a sweep, its recipe says what differs from the backbone's published one."""
     try:
-        return TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
+        spec = TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
+        recipe = TrainRecipe(**spec.backbone_spec.recipe | spec.recipe.model_dump(exclude_unset=True))
+        check_recipe(spec.backbone_spec, recipe)
+        return spec.model_copy(update={"recipe": recipe})
     except ValidationError as error:
         raise ValueError(f"{path}: {one_line(error, TrialSpec, None)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: the spec cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

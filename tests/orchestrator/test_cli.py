@@ -192,6 +192,10 @@ WRONG = {
         ["generate", "life", "--n", "1", "--out", "list.yaml/x.parquet"],
         "--out list.yaml/x.parquet: cannot be written: ",
     ),
+    "generate suffix": (
+        ["generate", "life", "--n", "1", "--out", "x.csv"],
+        "--out x.csv: problems are written as Parquet",
+    ),
     "generate too many": (
         ["generate", "elementary_ca", "--param", "width=3", "--n", "9", "--split", "test", "--out", "x.parquet"],
         "distinct test problems asked for",

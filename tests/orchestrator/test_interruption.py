@@ -153,3 +153,15 @@ def test_nothing_to_run_starts_neither_ray_nor_torch(sweep_yaml, tmp_path):
     lines = finished.stdout.splitlines()
     assert lines[0].startswith("Nothing to run: 17 trials are done")
     assert json.loads(lines[-1]) == [0, []]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_sigterm_stops_as_ctrl_c_does(sweep_yaml, tmp_path):
+    """As a batch system ends a job; starting Ray puts a handler of its own in the way."""
+    process = start(sweep_yaml, tmp_path)
+    wait_for_rows(process, tmp_path / "results", 1)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "stopped by SIGTERM: " in errors
+    assert len(results.finished(tmp_path / "results")) >= 1

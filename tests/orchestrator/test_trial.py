@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator import results, trial
 from orchestrator.specs import TrialSpec
-from orchestrator.trial import BackboneCache, classify, main, run_and_record, run_trial
+from orchestrator.trial import BackboneCache, _read_spec, classify, main, run_and_record, run_trial
 from task_generators.task import TaskSpec
+from trainers.backbone import backbone_spec
 from trainers.recipe import Placement
 from trainers.train import NonFiniteLossError
 
@@ -105,10 +106,22 @@ def test_the_command_runs_one_trial(tmp_path):
     assert results.finished(tmp_path / "results") == {SPEC.trial_id}
 
 
+def test_a_spec_says_what_differs_from_the_published_recipe(tmp_path):
+    path = tmp_path / "spec.json"
+    spec = {"backbone": "cogvideox/tiny", "task": "life", "n_train": 3, "lora_rank": 4, "recipe": {"max_steps": 7}}
+    path.write_text(json.dumps(spec))
+    recipe = _read_spec(path).recipe
+    assert recipe.max_steps == 7
+    assert recipe.learning_rate == backbone_spec("cogvideox/tiny").recipe["learning_rate"]
+    path.write_text(_read_spec(path).model_dump_json())
+    assert _read_spec(path).recipe == recipe, "a whole spec comes back as it went"
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("", "Invalid JSON"),
+        (json.dumps(json.loads(SPEC.model_dump_json()) | {"backbone": "baseline/orakel"}), "unknown backbone"),
         (json.dumps({"backbone": "baseline/oracle"}), "task: missing; keys: backbone, task"),
         (
             json.dumps({**json.loads(SPEC.model_dump_json()), "n_trian": 3}),
