@@ -1,4 +1,4 @@
-"""What a problem is: a question grid, its answer grid, and what the scorer needs to know."""
+"""What a problem is: a question grid, its answer grid, and what the scorer needs to know; and many of them at once."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class LazyStates(Sequence[Grid]):
     ``build`` must be picklable (a ``functools.partial`` of a module's function), because problems travel to workers.
     """
 
+    __slots__ = ("_build",)
+
     def __init__(self, build: Callable[[], Sequence[Grid]]) -> None:
         self._build = build
 
@@ -56,7 +58,7 @@ class LazyStates(Sequence[Grid]):
         return iter(self._build())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Problem:
     """One question and its stored answer.
 
@@ -70,3 +72,47 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     states: Sequence[Grid] = ()
     problem_id: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Problems as a generator makes them, many at once: one array of questions and one of answers.
+
+    ``questions`` and ``answers``: int8 (n, rows, columns), frozen here. ``metadata`` and ``states`` make those of one
+    problem from its place in the batch, and are called only for problems that a split keeps.
+    """
+
+    questions: npt.NDArray[np.int8]
+    answers: npt.NDArray[np.int8]
+    metadata: Callable[[int], Mapping[str, Any]] | None = None
+    states: Callable[[int], Sequence[Grid]] | None = None
+
+    def __post_init__(self) -> None:
+        for grids in (self.questions, self.answers):
+            assert grids.ndim == 3, "many grids of one shape"
+            assert grids.dtype == np.int8
+            assert len(grids) == len(self.questions)
+            grids.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def problem(self, place: int, problem_id: str = "") -> Problem:
+        """The problem at ``place``; its grids are views into the batch."""
+        return Problem(
+            self.questions[place],
+            self.answers[place],
+            {} if self.metadata is None else self.metadata(place),
+            () if self.states is None else self.states(place),
+            problem_id,
+        )
+
+
+def stacked(problems: Sequence[Problem]) -> Batch:
+    """Problems of one shape as a batch. ValueError when their grids differ in shape."""
+    return Batch(
+        np.stack([problem.question for problem in problems]),
+        np.stack([problem.answer for problem in problems]),
+        metadata=lambda place: problems[place].metadata,
+        states=lambda place: problems[place].states,
+    )

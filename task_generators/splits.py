@@ -1,19 +1,24 @@
 """Test set and nested training sets that share no problem, not even a symmetric copy of one.
 
-The problem space is cut once, by a hash of each problem's ``canonical_key``: a fixed share of it belongs to the test
+The problem space is cut once, by a hash of each problem's canonical key: a fixed share of it belongs to the test
 split, the rest to the training split. A draw that lands on the wrong side, or repeats an earlier problem of the same
 split, is redrawn. So leakage is impossible by construction, without comparing pairs, and problem i depends on nothing
 but (task, params, split, seed, i): not on n_test, n_train, other tasks or other processes.
+
+A task may bring problems of its own (``Task.given_problems``). They come first, training problems in an order that the
+seed decides; it keeps them on their sides itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from task_generators.problem import Problem, Split
-from task_generators.rng import problem_rng
+import numpy as np
+import numpy.typing as npt
+
+from task_generators.problem import Batch, Problem, Split
+from task_generators.rng import mixed, problem_rng, problem_seeds
 
 if TYPE_CHECKING:
     from task_generators.task import Task, TaskSpec
@@ -22,45 +27,130 @@ MAX_REDRAWS = 1000
 """Redraws for one index before the space counts as used up. A repeat is then an error in a test set, and accepted in a
 training set (a small space cannot give 5,000 distinct problems), whose later problems are then drawn without looking
 for new ones."""
+BATCH_SIZE = 1024
+"""Problems generated at once. Changes the speed, never a problem."""
+REDRAWS_AT_ONCE = 16
 
 
-def in_test_partition(task: Task, problem: Problem) -> bool:
-    """Whether the problem, with all its symmetric copies, lies on the test side of the cut."""
-    digest = hashlib.blake2b(task.canonical_key(problem), digest_size=8, person=b"split").digest()
-    return int.from_bytes(digest, "little") < task.test_share * 2**64
+def in_test_partition(task: Task, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+    """Whether each question of (n, rows, columns), with all its symmetric copies, lies on the test side of the cut."""
+    return mixed(task.canonical_keys(questions)) < np.uint64(int(task.test_share * 2**64))
 
 
 def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Problem]:
     """The first ``n`` problems of a split. n=30 is the first 30 of n=100. The test split ignores ``seed``.
 
-    ValueError when fewer than ``n`` distinct test problems can be found.
+    ValueError when fewer than ``n`` distinct test problems can be found, or fewer than ``n`` training problems of a
+    task that generates none.
     """
     task = spec.build(split)
+    seed = 0 if split == Split.TEST else seed
     knobs = task.model_dump_json(exclude_defaults=True)
-    key = (spec.name, task.generator_version, knobs, split.value, 0 if split == Split.TEST else seed)
+    key = (spec.name, task.generator_version, knobs, split.value, seed)
     prefix = "/".join([spec.name, hashlib.blake2b(knobs.encode(), digest_size=4).hexdigest(), split.value])
     if split == Split.TRAIN:
         prefix += f"/{seed}"
-    seen: set[bytes] = set()
+    given = task.given_problems(split)
     problems: list[Problem] = []
-    is_used_up = False
-    for index in range(n):
-        repeat: Problem | None = None
-        for attempt in range(MAX_REDRAWS):
-            problem = task.generate(problem_rng(*key, index, attempt))
-            if in_test_partition(task, problem) != (split == Split.TEST):
-                continue
-            question = bytes(problem.question.shape) + problem.question.tobytes()
-            if is_used_up or question not in seen:
-                break
-            repeat = repeat or problem
-        else:
-            if split == Split.TEST or repeat is None:
-                raise ValueError(
-                    f"task {spec.label()}: {n} distinct {split} problems asked for, only {index} found; "
-                    f"lower n_{split} or enlarge the task"
-                )
-            problem, is_used_up = repeat, True
-        seen.add(question)
-        problems.append(replace(problem, problem_id=f"{prefix}/{index}"))
+    if given:
+        order = range(len(given))
+        if split == Split.TRAIN:
+            order = problem_rng(*key, "order").permutation(len(given)).tolist()
+        for index, place in enumerate(order[:n]):
+            problem = given[place]
+            problem_id = f"{prefix}/{index}"
+            problems.append(Problem(problem.question, problem.answer, problem.metadata, problem.states, problem_id))
+    if len(problems) == n:
+        return problems
+    if not task.can_generate():
+        raise ValueError(
+            f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
+        )
+    stream = _Stream(task, key, split, given)
+    for first in range(len(problems), n, BATCH_SIZE):
+        indices = range(first, min(n, first + BATCH_SIZE))
+        found = stream.draw(indices)
+        if len(found) < len(indices):
+            raise ValueError(
+                f"task {spec.label()}: {n} distinct {split} problems asked for, only {first + len(found)} found; "
+                f"lower n_{split} or enlarge the task"
+            )
+        problems += [
+            batch.problem(place, f"{prefix}/{index}") for index, (batch, place) in zip(indices, found, strict=True)
+        ]
     return problems
+
+
+class _Stream:
+    """Generated problems of one split in their order: index i is its first draw that lies on the split's side and is
+    none of those before it."""
+
+    def __init__(self, task: Task, key: tuple[str | int, ...], split: Split, given: Any) -> None:
+        from task_generators.copy_hash import grid_hashes
+
+        self._task, self._key, self._split = task, key, split
+        num_codes = len(task.palette.colors)
+        self._hashes = lambda questions: grid_hashes(questions, num_codes).tolist()
+        self._taken: set[int] = set()
+        if given:
+            self._taken.update(self._hashes(np.stack([problem.question for problem in given])))
+        self._is_used_up = False
+
+    def draw(self, indices: range) -> list[tuple[Batch, int]]:
+        """The problems of consecutive indices, each as its place in a batch; fewer where no more can be found."""
+        found: list[tuple[Batch, int, int]] = [(None, 0, 0)] * len(indices)  # type: ignore[list-item]
+        pending = np.arange(indices.start, indices.stop)
+        attempts = np.zeros(len(pending), dtype=np.int64)
+        drawn_in = attempts.copy()
+        for attempt in range(MAX_REDRAWS):
+            batch, on_side = self._batch(pending, attempt)
+            (places,) = on_side.nonzero()
+            hashes = self._hashes(batch.questions[places])
+            at = pending[places] - indices.start
+            drawn_in[at] = attempt
+            for place, index, question in zip(places.tolist(), at.tolist(), hashes, strict=True):
+                found[index] = (batch, place, question)
+            pending = pending[~on_side]
+            if len(pending) == 0:
+                break
+        else:
+            found = found[: int(pending[0]) - indices.start]
+        questions = [question for _, _, question in found]
+        if not self._is_used_up:
+            if len(set(questions)) < len(questions) or not self._taken.isdisjoint(questions):
+                return self._without_repeats(indices, found, drawn_in)
+            self._taken.update(questions)
+        return [(batch, place) for batch, place, _ in found]
+
+    def _without_repeats(
+        self, indices: range, found: list[tuple[Batch, int, int]], drawn_in: npt.NDArray[np.int64]
+    ) -> list[tuple[Batch, int]]:
+        kept: list[tuple[Batch, int]] = []
+        for index, attempt, (batch, place, question) in zip(indices, drawn_in.tolist(), found, strict=False):
+            if question in self._taken and not self._is_used_up:
+                redrawn = self._redraw(index, attempt + 1)
+                if redrawn is not None:
+                    batch, place, question = redrawn
+                elif self._split == Split.TEST:
+                    break
+                else:
+                    self._is_used_up = True
+            self._taken.add(question)
+            kept.append((batch, place))
+        return kept
+
+    def _redraw(self, index: int, first_attempt: int) -> tuple[Batch, int, int] | None:
+        """The first further draw of an index that is on the split's side and new; None: the space is used up."""
+        for attempt in range(first_attempt, MAX_REDRAWS, REDRAWS_AT_ONCE):
+            attempts = np.arange(attempt, min(MAX_REDRAWS, attempt + REDRAWS_AT_ONCE))
+            batch, on_side = self._batch(np.full(len(attempts), index), attempts)
+            for place, question in zip(range(len(batch)), self._hashes(batch.questions), strict=True):
+                if on_side[place] and question not in self._taken:
+                    return batch, place, question
+        return None
+
+    def _batch(
+        self, indices: npt.NDArray[np.int64], attempts: npt.NDArray[np.int64] | int
+    ) -> tuple[Batch, npt.NDArray[np.bool_]]:
+        batch = self._task.generate_many(problem_seeds(self._key, indices, attempts))
+        return batch, in_test_partition(self._task, batch.questions) == (self._split == Split.TEST)

@@ -1,6 +1,12 @@
-"""Smallest symmetric copies: bytes that are the same for a grid and all its copies, for ``Task.canonical_key``."""
+"""Groups of symmetric copies of a grid, as permutations of its cells, for ``Task.canonical_keys``.
+
+A group is an int64 array (copies, cells): row g says for each cell, counted row by row, which cell of the grid lies
+there in copy g. ``task_generators.copy_hash`` turns it into keys.
+"""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -8,29 +14,29 @@ import numpy.typing as npt
 from task_generators.problem import Grid
 
 
-def dihedral_copies(grid: Grid) -> list[Grid]:
-    """The rotations and reflections of a grid that keep its shape: 8 of a square, 4 of any other rectangle."""
-    copies = [grid, grid[::-1], grid[:, ::-1], grid[::-1, ::-1]]
-    if grid.shape[0] == grid.shape[1]:
+@cache
+def dihedral_copies(rows: int, columns: int) -> npt.NDArray[np.int64]:
+    """The rotations and reflections that keep the shape: 8 of a square, 4 of any other rectangle."""
+    cells = np.arange(rows * columns).reshape(rows, columns)
+    copies = [cells, cells[::-1], cells[:, ::-1], cells[::-1, ::-1]]
+    if rows == columns:
         copies += [copy.T for copy in copies]
-    return copies
+    return np.stack([copy.ravel() for copy in copies])
 
 
-def smallest_dihedral_copy(grid: Grid) -> bytes:
-    """Shape and cells of the smallest of ``dihedral_copies``."""
-    return bytes(grid.shape) + min(copy.tobytes() for copy in dihedral_copies(grid))
+@cache
+def mirror_copies(rows: int, columns: int) -> npt.NDArray[np.int64]:
+    """The grid and its mirror image, left and right exchanged."""
+    cells = np.arange(rows * columns).reshape(rows, columns)
+    return np.stack([cells.ravel(), cells[:, ::-1].ravel()])
 
 
-def smallest_ring_copy(cells: npt.NDArray[np.int8]) -> bytes:
-    """Length and cells of the smallest rotation or reflection of a ring of zeros and ones, shape (cells,)."""
-    length = len(cells)
-    mask = (1 << length) - 1
-    smallest = mask
-    for reading in (cells, cells[::-1]):
-        ring = int("".join("1" if cell else "0" for cell in reading.tolist()), 2)
-        for shift in range(length):
-            smallest = min(smallest, (ring << shift | ring >> (length - shift)) & mask)
-    return bytes((length,)) + smallest.to_bytes(-(-length // 8), "big")
+@cache
+def ring_copies(length: int) -> npt.NDArray[np.int64]:
+    """The rotations and reflections of a ring of cells."""
+    cells = np.arange(length)
+    rotations = (cells[:, None] + cells) % length
+    return np.concatenate([rotations, rotations[:, ::-1]])
 
 
 def smallest_torus_copy(grid: Grid) -> bytes:
@@ -38,10 +44,10 @@ def smallest_torus_copy(grid: Grid) -> bytes:
     height, width = grid.shape
     assert width <= 62, "a row must fit an int64"
     assert set(np.unique(grid)) <= {0, 1}, "rows are compared as binary numbers"
-    copies = np.stack(dihedral_copies(grid)).astype(np.int64)
+    turned = grid.ravel()[dihedral_copies(height, width)].reshape(-1, height, width).astype(np.int64)
     shifted_columns = (np.arange(width)[:, None] + np.arange(width)) % width
     # rows[g, y, dx]: row y of copy g, moved by dx columns, as a binary number; a smaller number, a smaller row.
-    rows = copies[:, :, shifted_columns] @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+    rows = turned[:, :, shifted_columns] @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
     copy, down, across = (axis.ravel() for axis in np.indices(rows.shape))
     smallest: list[int] = []
     # Row by row, only the copies that are still smallest stay: after two or three rows one is left.

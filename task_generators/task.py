@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from task_generators.problem import Grid, Problem, Split
+from task_generators.problem import Batch, Grid, Problem, Split, stacked
 from task_generators.render import Palette, RenderStyle
 from task_generators.scoring import grid_scores
 
@@ -20,9 +21,11 @@ from task_generators.scoring import grid_scores
 class Task(BaseModel):
     """A frozen spec whose fields are the task's difficulty knobs. One subclass per file of ``task_generators/tasks``.
 
-    A subclass sets ``palette``, ``style`` (the published look) and ``symmetries``, and implements ``generate``. Each
-    field has a description, and in ``examples`` other values, any of which gives other problems. It overrides ``score``
-    when a problem has several right answers, and ``canonical_key`` when its problems have symmetries.
+    A subclass sets ``palette``, ``style`` (the published look) and ``symmetries``. It makes problems in one of three
+    ways: ``generate`` (one at a time; easy to write), ``generate_many`` (many at a time; fast), or ``given_problems``
+    alone (a fixed collection). Each field has a description, and in ``examples`` other values, any of which gives other
+    problems. It overrides ``score`` when a problem has several right answers, and ``canonical_keys`` when its problems
+    have symmetries. All questions that it generates have one shape, and so have all answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,20 +37,48 @@ class Task(BaseModel):
     symmetries: ClassVar[str] = "none"
     """In words: under which changes of the question two problems count as copies of each other."""
     test_share: ClassVar[float] = 0.25
-    """Share of the problem space (by ``canonical_key``) that only test sets are drawn from."""
+    """Share of the problem space (by ``canonical_keys``) that only test sets are drawn from."""
 
-    @abstractmethod
+    @classmethod
+    def expand(cls, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """The knobs of every task that one entry of a sweep names: one, unless a knob may hold a pattern."""
+        return [params]
+
     def generate(self, rng: np.random.Generator) -> Problem:
         """Draw one problem from ``rng`` and nothing else."""
+        raise NotImplementedError
+
+    def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
+        """Draw one problem from each seed, and from nothing else: problem i depends on ``seeds[i]`` alone."""
+        return stacked([self.generate(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])
+
+    def given_problems(self, split: Split) -> Sequence[Problem]:
+        """Problems of a split that exist already; a split takes them before any are generated. The same ones always."""
+        return ()
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether there are problems beyond the given ones."""
+        return cls.generate is not Task.generate or cls.generate_many is not Task.generate_many
+
+    def problem_space(self) -> str:
+        """How many questions there are with these knobs, in a few words."""
+        return "not counted"
 
     def score(self, problem: Problem, grid: Grid | None) -> dict[str, float | bool]:
         """Score a predicted grid, None for an answer that could not be read. Always holds ``exact_match``."""
         return grid_scores(problem.answer, grid)
 
-    def canonical_key(self, problem: Problem) -> bytes:
-        """The same bytes for a problem and all its symmetric copies: they all lie on the same side of the split."""
-        question = problem.question
-        return bytes(question.shape) + question.tobytes()
+    def trial_scores(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Further scores of a whole trial, from the means of ``score`` over its test problems."""
+        return {}
+
+    def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+        """A key for each question of (n, rows, columns): the same for symmetric copies, which lie on one side of the
+        split. Other questions may share a key by chance; that costs nothing."""
+        from task_generators.copy_hash import grid_hashes
+
+        return grid_hashes(questions, len(self.palette.colors))
 
 
 def task_names() -> list[str]:

@@ -9,9 +9,33 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.marked_path import END, OPEN, SOLUTION, START
 from task_generators.split_mix import next_random
 
-OPEN, END, START = 1, 2, 3
+
+@numba.njit(cache=True)
+def draw_mazes(
+    seeds: npt.NDArray[np.uint64],
+    width: int,
+    start: int,
+    end: int,
+    questions: npt.NDArray[np.int8],
+    answers: npt.NDArray[np.int8],
+) -> None:
+    """Draw and solve one maze from each seed; ``questions`` and ``answers`` (n, height * width), walls on entry.
+
+    ``start`` and ``end``: as in ``draw_maze``. Answers also mark the cells strictly between them.
+    """
+    state = np.empty(1, dtype=np.uint64)
+    path = np.empty(questions.shape[1], dtype=np.int32)
+    exit_direction = np.empty(questions.shape[1], dtype=np.int64)
+    for maze in range(len(seeds)):
+        state[0] = seeds[maze]
+        length = draw_maze(questions[maze], width, start, end, state, exit_direction, path)
+        for cell in range(questions.shape[1]):
+            answers[maze, cell] = questions[maze, cell]
+        for place in range(length):
+            answers[maze, path[place]] = SOLUTION
 
 
 @numba.njit(cache=True)
@@ -21,16 +45,17 @@ def draw_maze(
     start: int,
     end: int,
     state: npt.NDArray[np.uint64],
+    exit_direction: npt.NDArray[np.int64],
     path: npt.NDArray[np.int32],
 ) -> int:
     """Carve a uniformly random spanning tree of the rooms, and find the way from start to end.
 
     ``cells``: the maze row by row, shape (height * width,), odd sides, all walls on entry. Rooms are the cells with odd
-    row and column; ``start`` and ``end`` are the indices of two of them. ``state``: see ``next_random``. ``path``, as
-    long as ``cells``, receives the indices of the cells strictly between start and end, whose number is returned.
+    row and column; ``start`` and ``end`` are the indices of two of them. ``state``: see ``next_random``.
+    ``exit_direction``: as long as ``cells``, for work. ``path``, as long as ``cells``, receives the indices of the
+    cells strictly between start and end, whose number is returned.
     """
     height = len(cells) // width
-    exit_direction = np.empty(len(cells), dtype=np.int64)
     # The tree grows from the end, so that following the exits leads from any room to the end.
     cells[end] = OPEN
     bits = np.uint64(0)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from task_generators.problem import Grid, LazyStates, Problem, frozen_grid
+from task_generators.problem import Batch, Grid, LazyStates, frozen_grid
 from task_generators.render import Palette, RenderStyle
-from task_generators.symmetry import smallest_ring_copy
+from task_generators.symmetry import mirror_copies, ring_copies
 from task_generators.task import Task
 
 NOT_YET_COMPUTED, OFF, ON = 0, 1, 2
@@ -36,26 +36,26 @@ class ElementaryCellularAutomaton(Task):
         examples=["fixed"],
     )
 
-    def generate(self, rng: np.random.Generator) -> Problem:
-        """Draw a first row and run the rule on it."""
-        rows = np.empty((self.steps + 1, self.width), dtype=np.int8)
-        rows[0] = rng.integers(0, 2, self.width, dtype=np.int8)
-        next_cell = np.array([self.rule >> neighbourhood & 1 for neighbourhood in range(8)], dtype=np.int8)
-        padded = np.zeros(self.width + 2, dtype=np.int8)
-        for step in range(self.steps):
-            padded[1:-1] = rows[step]
-            if self.boundary == "periodic":
-                padded[0], padded[-1] = padded[-2], padded[1]
-            rows[step + 1] = next_cell[4 * padded[:-2] + 2 * padded[1:-1] + padded[2:]]
-        answer = frozen_grid(rows + OFF)
-        return Problem(_first_rows(answer, 1), answer, states=LazyStates(partial(_rows_so_far, answer)))
+    def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
+        """Draw first rows and run the rule on them."""
+        from task_generators.cellular_automata import run_elementary
 
-    def canonical_key(self, problem: Problem) -> bytes:
-        """The smallest copy of the first row. Reflection counts for every rule: that can only separate more."""
-        first_row: npt.NDArray[np.int8] = problem.question[0] - OFF
-        if self.boundary == "periodic":
-            return smallest_ring_copy(first_row)
-        return min(first_row.tobytes(), first_row[::-1].tobytes())
+        answers = np.empty((len(seeds), self.steps + 1, self.width), dtype=np.int8)
+        run_elementary(seeds, self.rule, self.boundary == "periodic", OFF, ON, answers)
+        questions = np.full_like(answers, NOT_YET_COMPUTED)
+        questions[:, 0] = answers[:, 0]
+        return Batch(questions, answers, states=lambda place: LazyStates(partial(_rows_so_far, answers[place])))
+
+    def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+        """Keys of the first rows. Reflection counts for every rule: that can only separate more."""
+        from task_generators.copy_hash import copy_hashes
+
+        copies = ring_copies(self.width) if self.boundary == "periodic" else mirror_copies(1, self.width)
+        return copy_hashes(questions[:, 0], copies, len(self.palette.colors))
+
+    def problem_space(self) -> str:
+        """The number of first rows."""
+        return f"2^{self.width} = {2**self.width:,} first rows" if self.width <= 64 else f"2^{self.width} first rows"
 
 
 def _first_rows(answer: Grid, num_rows: int) -> Grid:

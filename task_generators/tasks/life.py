@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import partial
 from typing import ClassVar, Literal
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from task_generators.problem import Grid, LazyStates, Problem, frozen_grid
+from task_generators.problem import Batch, Grid, LazyStates, frozen_grid
 from task_generators.render import ARC_COLORS, Palette, RenderStyle
-from task_generators.symmetry import smallest_dihedral_copy, smallest_torus_copy
+from task_generators.symmetry import dihedral_copies, smallest_torus_copy
 from task_generators.task import Task
 
 
@@ -46,36 +47,47 @@ class Life(Task):
             raise ValueError("expected B, digits 0 to 8, /S, digits 0 to 8, as in B3/S23 or B2/S")
         return f"B{''.join(sorted(set(match[1])))}/S{''.join(sorted(set(match[2])))}"
 
-    def generate(self, rng: np.random.Generator) -> Problem:
-        """Draw a pattern and run the rule on it; patterns that die or stand still are kept as they come."""
-        question = frozen_grid(rng.random((self.height, self.width)) < self.density)
-        answer = question
-        for _ in range(self.steps):
-            answer = self.next_generation(answer)
-        return Problem(question, answer, states=LazyStates(partial(_generations_between, self, question)))
+    def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
+        """Draw patterns and run the rule on them; patterns that die or stand still are kept as they come."""
+        from task_generators.cellular_automata import draw_boards
 
-    def next_generation(self, grid: Grid) -> Grid:
-        """One step of the rule on a grid of zeros and ones, shape (height, width)."""
-        padded = np.zeros((grid.shape[0] + 2, grid.shape[1] + 2), dtype=np.int8)
-        padded[1:-1, 1:-1] = grid
+        questions = np.empty((len(seeds), self.height, self.width), dtype=np.int8)
+        draw_boards(seeds, self.density, questions.reshape(len(seeds), -1))
+        answers = self.after(questions, self.steps)
+        if self.steps == 1:
+            return Batch(questions, answers)
+        return Batch(
+            questions, answers, states=lambda place: LazyStates(partial(_generations_between, self, questions[place]))
+        )
+
+    def after(self, boards: npt.NDArray[np.int8], steps: int) -> npt.NDArray[np.int8]:
+        """Boards (n, height, width) of zeros and ones, ``steps`` generations later."""
+        from task_generators.cellular_automata import run_life
+
+        born, survives = (sum(1 << int(count) for count in part[1:]) for part in self.rule.split("/"))
+        later = np.empty_like(boards)
+        run_life(np.require(boards, requirements=["C", "W"]), born, survives, steps, self.edges == "torus", later)
+        return later
+
+    def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+        """Keys of the questions up to ``symmetries``."""
         if self.edges == "torus":
-            padded[0], padded[-1] = padded[-2], padded[1]
-            padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
-        rows_of_three = padded[:-2] + padded[1:-1] + padded[2:]
-        neighbours = rows_of_three[:, :-2] + rows_of_three[:, 1:-1] + rows_of_three[:, 2:] - grid
-        return frozen_grid(self._next_state()[grid, neighbours])
+            copies = [smallest_torus_copy(question) for question in questions]
+            digests = [hashlib.blake2b(copy, digest_size=8).digest() for copy in copies]
+            return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+        from task_generators.copy_hash import copy_hashes
 
-    def canonical_key(self, problem: Problem) -> bytes:
-        """The smallest symmetric copy of the question."""
-        return (smallest_torus_copy if self.edges == "torus" else smallest_dihedral_copy)(problem.question)
+        return copy_hashes(questions, dihedral_copies(self.height, self.width), len(self.palette.colors))
 
-    def _next_state(self) -> npt.NDArray[np.int8]:
-        """Shape (2, 9): the next state of a cell, by its state and its number of living neighbours."""
-        return np.array([[str(count) in part for count in range(9)] for part in self.rule.split("/")], dtype=np.int8)
+    def problem_space(self) -> str:
+        """The number of patterns."""
+        return f"2^{self.height * self.width} patterns"
 
 
 def _generations_between(task: Life, question: Grid) -> tuple[Grid, ...]:
-    generations = [question]
+    generations = question[None]
+    between = []
     for _ in range(task.steps - 1):
-        generations.append(task.next_generation(generations[-1]))
-    return tuple(generations[1:])
+        generations = task.after(generations, 1)
+        between.append(frozen_grid(generations[0]))
+    return tuple(between)

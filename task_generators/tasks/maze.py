@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from task_generators.problem import Grid, LazyStates, Problem, frozen_grid
+from task_generators.marked_path import END, START, growing_path
+from task_generators.problem import Batch, LazyStates
 from task_generators.render import MAZE_PALETTE, Palette, RenderStyle
-from task_generators.symmetry import smallest_dihedral_copy
+from task_generators.symmetry import dihedral_copies
 from task_generators.task import Task
-
-END, START, SOLUTION = 2, 3, 4
 
 
 class Maze(Task):
@@ -70,38 +69,39 @@ class Maze(Task):
             raise ValueError(f"start = {list(self.start)}: expected another room than the end")
         return self
 
-    def generate(self, rng: np.random.Generator) -> Problem:
-        """Draw a maze and solve it."""
-        from task_generators.wilson import draw_maze
+    def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
+        """Draw mazes and solve them."""
+        from task_generators.wilson import draw_mazes
 
-        maze = np.zeros((self.height, self.width), dtype=np.int8)
-        path = np.empty(maze.size, dtype=np.int32)
+        questions = np.zeros((len(seeds), self.height, self.width), dtype=np.int8)
+        answers = np.empty_like(questions)
         start, end = (room[0] * self.width + room[1] for room in (self.start, self._end()))
-        state = rng.integers(0, 2**64, 1, dtype=np.uint64)
-        length = draw_maze(maze.ravel(), self.width, start, end, state, path)
-        question, between = frozen_grid(maze), path[:length].copy()
-        return Problem(
-            question,
-            _with_path(question, between),
-            states=LazyStates(partial(_growing_path, question, between)),
+        draw_mazes(seeds, self.width, start, end, *(grids.reshape(len(seeds), -1) for grids in (questions, answers)))
+        return Batch(
+            questions,
+            answers,
+            states=lambda place: LazyStates(partial(growing_path, questions[place], answers[place])),
         )
 
-    def canonical_key(self, problem: Problem) -> bytes:
-        """The smallest symmetric copy of the question, start and end told apart no more."""
-        question = problem.question.copy()
-        question[question == END] = START
-        return smallest_dihedral_copy(question)
+    def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+        """Keys of the questions up to ``symmetries``: start and end are told apart no more."""
+        from task_generators.copy_hash import copy_hashes
+
+        same_ends = np.where(questions == END, np.int8(START), questions)
+        return copy_hashes(same_ends, dihedral_copies(self.height, self.width), len(self.palette.colors))
+
+    def problem_space(self) -> str:
+        """The number of mazes."""
+        rows, columns = self.height // 2, self.width // 2
+        return f"{_num_spanning_trees(rows, columns)} mazes (spanning trees of {rows} x {columns} rooms)"
 
     def _end(self) -> tuple[int, int]:
         return self.end or (self.height - 2, self.width - 2)
 
 
-def _with_path(question: Grid, cells: npt.NDArray[np.int32]) -> Grid:
-    marked = question.copy()
-    marked.ravel()[cells] = SOLUTION
-    return frozen_grid(marked)
-
-
-def _growing_path(question: Grid, between: npt.NDArray[np.int32]) -> tuple[Grid, ...]:
-    """The path from the start onwards, one cell longer each time."""
-    return tuple(_with_path(question, between[:length]) for length in range(1, len(between)))
+def _num_spanning_trees(rows: int, columns: int) -> str:
+    """Spanning trees of a grid graph, by Kirchhoff's theorem from the eigenvalues of its Laplacian."""
+    row_values, column_values = (4 * np.sin(np.pi * np.arange(side) / (2 * side)) ** 2 for side in (rows, columns))
+    values = (row_values[:, None] + column_values).ravel()[1:]
+    digits = np.log10(values).sum() - np.log10(rows * columns)
+    return f"{round(10**digits):,}" if digits < 12 else f"about 10^{digits:.0f}"
