@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from task_generators.problem import Batch, Grid, Problem, Split, stacked
 from task_generators.render import Palette, RenderStyle
+from task_generators.rng import problem_seeds
 from task_generators.scoring import grid_scores
 
 
@@ -51,6 +52,11 @@ class Task(BaseModel):
     def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
         """Draw one problem from each seed, and from nothing else: problem i depends on ``seeds[i]`` alone."""
         return stacked([self.generate(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])
+
+    def draw(self, n: int, *key: str | int) -> list[Problem]:
+        """``n`` generated problems outside any split, for a look at them: always the same ones for the same ``key``."""
+        batch = self.generate_many(problem_seeds(("draw", *key), np.arange(n)))
+        return [batch.problem(place) for place in range(n)]
 
     def given_problems(self, split: Split) -> Sequence[Problem]:
         """Problems of a split that exist already; a split takes them before any are generated. The same ones always."""

@@ -27,6 +27,8 @@ class ElementaryCellularAutomaton(Task):
     style: ClassVar[RenderStyle] = RenderStyle(cell_px=16)
     symmetries: ClassVar[str] = "rotations of the ring (periodic boundary) and reflection of the first row"
 
+    generator_version: ClassVar[int] = 2
+
     rule: int = Field(default=110, ge=0, le=255, description="Wolfram's number of the rule, 0 to 255", examples=[90])
     width: int = Field(default=16, ge=3, le=255, description="cells in a row", examples=[12])
     steps: int = Field(default=7, ge=1, le=254, description="rows to compute below the first one", examples=[4])

@@ -9,29 +9,58 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from task_generators.problem import Batch, Grid, LazyStates, frozen_grid
 from task_generators.render import ARC_COLORS, Palette, RenderStyle
+from task_generators.rng import mixed
 from task_generators.symmetry import dihedral_copies, smallest_torus_copy
 from task_generators.task import Task
 
+RULE_NAMES = {
+    "conway": "B3/S23",
+    "day_and_night": "B3678/S34678",
+    "highlife": "B36/S23",
+    "maze": "B3/S12345",
+    "seeds": "B2/S",
+}
+PATTERNS = {
+    "block": ("##", "##"),
+    "beehive": (".##.", "#..#", ".##."),
+    "blinker": ("###",),
+    "toad": (".###", "###."),
+    "beacon": ("##..", "##..", "..##", "..##"),
+    "glider": (".#.", "..#", "###"),
+    "lightweight_spaceship": (".#..#", "#....", "#...#", "####."),
+    "r_pentomino": (".##", "##.", ".#."),
+    "acorn": (".#.....", "...#...", "##..###"),
+}
+"""Still lifes, oscillators, spaceships and methuselahs of Conway's rule, # alive."""
+
 
 class Life(Task):
-    """The question is a random pattern, the answer the same pattern ``steps`` generations later."""
+    """The question is a random or a classic pattern, the answer the same pattern ``steps`` generations later."""
 
     palette: ClassVar[Palette] = Palette(colors=ARC_COLORS[:2], names=("dead", "alive"))
     style: ClassVar[RenderStyle] = RenderStyle(cell_px=30, border_px=2, multiple_px=16)
     symmetries: ClassVar[str] = "rotations and reflections; on a torus translations as well"
 
+    generator_version: ClassVar[int] = 2
+
     rule: str = Field(
         default="B3/S23",
-        description="neighbours (of 8) with which a cell is Born and with which it Survives, as in B3/S23",
-        examples=["B2/S"],
+        description="neighbours (of 8) with which a cell is Born and with which it Survives, as in B3/S23; or one of "
+        + ", ".join(RULE_NAMES),
+        examples=["B2/S", "highlife"],
     )
     height: int = Field(default=8, ge=3, le=60, description="rows", examples=[6])
     width: int = Field(default=8, ge=3, le=60, description="columns", examples=[6])
     density: float = Field(default=0.4, gt=0, lt=1, description="chance of each cell to start alive", examples=[0.7])
+    pattern: Literal["random", *PATTERNS] = Field(  # type: ignore[valid-type]
+        default="random",
+        description="random cells, or one classic pattern anywhere on an empty board, turned or reflected at random",
+        examples=["glider", "acorn"],
+    )
     steps: int = Field(default=1, ge=1, le=1000, description="generations from question to answer", examples=[2])
     edges: Literal["dead", "torus"] = Field(
         default="dead",
@@ -42,17 +71,35 @@ class Life(Task):
     @field_validator("rule")
     @classmethod
     def _one_spelling(cls, rule: str) -> str:
+        rule = RULE_NAMES.get(rule.strip().lower(), rule)
         match = re.fullmatch(r"B([0-8]*)/S([0-8]*)", rule.strip().upper())
         if match is None:
-            raise ValueError("expected B, digits 0 to 8, /S, digits 0 to 8, as in B3/S23 or B2/S")
+            raise ValueError(
+                f"expected B, digits 0 to 8, /S, digits 0 to 8, as in B3/S23, or one of {', '.join(RULE_NAMES)}"
+            )
         return f"B{''.join(sorted(set(match[1])))}/S{''.join(sorted(set(match[2])))}"
+
+    @model_validator(mode="after")
+    def _pattern_fits(self) -> Life:
+        if self.pattern == "random":
+            return self
+        side = max(len(self._pattern), len(self._pattern[0]))
+        if side > min(self.height, self.width):
+            raise ValueError(f"pattern = {self.pattern!r}: needs a height and a width of at least {side}")
+        if self.density != type(self).model_fields["density"].default:
+            raise ValueError(f"density = {self.density:g}: leave it out, or leave out pattern = {self.pattern!r}")
+        return self
 
     def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
         """Draw patterns and run the rule on them; patterns that die or stand still are kept as they come."""
         from task_generators.cellular_automata import draw_boards
 
-        questions = np.empty((len(seeds), self.height, self.width), dtype=np.int8)
-        draw_boards(seeds, self.density, questions.reshape(len(seeds), -1))
+        questions = np.zeros((len(seeds), self.height, self.width), dtype=np.int8)
+        if self.pattern == "random":
+            draw_boards(seeds, self.density, questions.reshape(len(seeds), -1))
+        else:
+            for question, seed in zip(questions, mixed(seeds).tolist(), strict=True):
+                self._place_pattern(question, seed)
         answers = self.after(questions, self.steps)
         if self.steps == 1:
             return Batch(questions, answers)
@@ -80,8 +127,30 @@ class Life(Task):
         return copy_hashes(questions, dihedral_copies(self.height, self.width), len(self.palette.colors))
 
     def problem_space(self) -> str:
-        """The number of patterns."""
-        return f"2^{self.height * self.width} patterns"
+        """The number of boards."""
+        if self.pattern == "random":
+            return f"2^{self.height * self.width} boards"
+        turned = {copy.tobytes() + bytes(copy.shape): copy.shape for copy in map(self._turned, range(8))}
+        places = sum((self.height - height + 1) * (self.width - width + 1) for height, width in turned.values())
+        return f"{places:,} boards"
+
+    @property
+    def _pattern(self) -> npt.NDArray[np.int8]:
+        """Shape (rows, columns) of ones and zeros."""
+        return np.array([[cell == "#" for cell in row] for row in PATTERNS[self.pattern]], dtype=np.int8)
+
+    def _turned(self, orientation: int) -> npt.NDArray[np.int8]:
+        """One of the pattern's 8 rotations and reflections."""
+        turned = np.rot90(self._pattern, orientation % 4)
+        return turned.T if orientation >= 4 else turned
+
+    def _place_pattern(self, board: npt.NDArray[np.int8], seed: int) -> None:
+        seed, orientation = divmod(seed, 8)
+        turned = self._turned(orientation)
+        height, width = turned.shape
+        seed, top = divmod(seed, self.height - height + 1)
+        left = seed % (self.width - width + 1)
+        board[top : top + height, left : left + width] = turned
 
 
 def _generations_between(task: Life, question: Grid) -> tuple[Grid, ...]:

@@ -28,6 +28,8 @@ class Maze(Task):
     # There are only 192 mazes of 7x7 cells: half of them make a test set of usual size possible.
     test_share: ClassVar[float] = 0.5
 
+    generator_version: ClassVar[int] = 2
+
     height: int = Field(default=21, ge=5, le=255, description="rows, an odd number", examples=[9])
     width: int = Field(default=21, ge=5, le=255, description="columns, an odd number", examples=[9])
     start: tuple[int, int] = Field(

@@ -1,9 +1,13 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from task_generators.problem import Split
+from task_generators.problem import Problem, Split, frozen_grid
+from task_generators.render import Palette, RenderStyle
+from task_generators.rng import problem_seeds
 from task_generators.splits import draw_problems, in_test_partition
-from task_generators.task import TaskSpec
+from task_generators.task import Task, TaskSpec
 
 SIZES = [
     ({"elementary_ca": {"width": 12, "steps": 5}}, 64, 300),
@@ -23,7 +27,7 @@ def test_usual_sizes_can_be_drawn_and_do_not_leak(named, n_test: int, n_train: i
     questions = [{problem.question.tobytes() for problem in drawn} for drawn in (tested, trained)]
     assert [len(distinct) for distinct in questions] == [n_test, n_train]
     keys = [
-        {spec.build(split).canonical_key(problem) for problem in drawn}
+        set(spec.build(split).canonical_keys(np.stack([problem.question for problem in drawn])).tolist())
         for split, drawn in ((Split.TEST, tested), (Split.TRAIN, trained))
     ]
     assert not keys[0] & keys[1]
@@ -31,9 +35,8 @@ def test_usual_sizes_can_be_drawn_and_do_not_leak(named, n_test: int, n_train: i
 
 def test_the_cut_takes_the_tasks_share_of_the_space() -> None:
     task = TaskSpec(name="life").build()
-    rng = np.random.default_rng(0)
-    drawn = [in_test_partition(task, task.generate(rng)) for _ in range(2000)]
-    assert abs(np.mean(drawn) - task.test_share) < 0.04
+    on_test_side = in_test_partition(task, np.stack([problem.question for problem in task.draw(10_000)]))
+    assert abs(on_test_side.mean() - task.test_share) < 0.02
 
 
 def test_a_space_too_small_for_the_test_set_is_an_error_that_says_so() -> None:
@@ -61,3 +64,77 @@ def test_test_knobs_apply_to_the_test_split_only() -> None:
     spec = TaskSpec.model_validate({"maze": {"height": 9, "width": 9, "test": {"height": 11, "width": 13}}})
     assert spec.problem(Split.TRAIN, 0, 0).question.shape == (9, 9)
     assert spec.problem(Split.TEST, 0, 0).question.shape == (11, 13)
+
+
+class Given(Task):
+    """Twelve given problems, and more that are drawn."""
+
+    palette: ClassVar[Palette] = Palette(((0, 0, 0), (255, 255, 255)), ("off", "on"))
+    style: ClassVar[RenderStyle] = RenderStyle(cell_px=4)
+
+    def given_problems(self, split: Split) -> list[Problem]:
+        grids = [frozen_grid([[number >> bit & 1 for bit in range(8)]]) for number in range(24)]
+        return [Problem(grid, grid) for grid in grids[split == Split.TEST :: 2]]
+
+    def generate(self, rng: np.random.Generator) -> Problem:
+        grid = frozen_grid(rng.integers(0, 2, (1, 8)))
+        return Problem(grid, grid)
+
+
+class OnlyGiven(Given):
+    generate = Task.generate
+
+
+@pytest.fixture
+def given_task(monkeypatch: pytest.MonkeyPatch) -> TaskSpec:
+    monkeypatch.setattr(TaskSpec, "build", lambda spec, split=Split.TRAIN: Given())
+    return TaskSpec(name="life")
+
+
+def questions(problems: list[Problem]) -> list[bytes]:
+    return [problem.question.tobytes() for problem in problems]
+
+
+def test_given_problems_come_first_in_the_seeds_order_then_new_ones(given_task: TaskSpec) -> None:
+    given = questions(Given().given_problems(Split.TRAIN))
+    first, second = (questions(draw_problems(given_task, Split.TRAIN, seed, 40)) for seed in (0, 1))
+    assert first[:12] != second[:12]
+    assert set(first[:12]) == set(second[:12]) == set(given)
+    assert len(set(first)) == 40
+    assert questions(draw_problems(given_task, Split.TRAIN, 0, 15)) == first[:15]
+    tested = questions(draw_problems(given_task, Split.TEST, 0, 12))
+    assert tested == questions(Given().given_problems(Split.TEST))
+
+
+def test_more_than_the_given_problems_of_a_task_that_generates_none_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TaskSpec, "build", lambda spec, split=Split.TRAIN: OnlyGiven())
+    assert len(draw_problems(TaskSpec(name="life"), Split.TRAIN, 0, 12)) == 12
+    with pytest.raises(ValueError, match="task life: 13 train problems asked for, it has 12; lower n_train"):
+        draw_problems(TaskSpec(name="life"), Split.TRAIN, 0, 13)
+
+
+@pytest.mark.parametrize("named", ["life", {"elementary_ca": {"width": 10, "steps": 2}}])
+def test_batches_and_orders_of_drawing_change_nothing(named, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TaskSpec.model_validate(named)
+    whole = questions(draw_problems(spec, Split.TRAIN, 3, 500))
+    monkeypatch.setattr("task_generators.splits.BATCH_SIZE", 7)
+    monkeypatch.setattr("task_generators.splits.REDRAWS_AT_ONCE", 3)
+    assert questions(draw_problems(spec, Split.TRAIN, 3, 500)) == whole
+
+
+def test_problems_are_those_of_drawing_one_after_the_other() -> None:
+    """The definition, followed literally: index i is its first draw on the right side that is none of those before."""
+    spec = TaskSpec.model_validate({"elementary_ca": {"width": 9, "steps": 2}})
+    task = spec.build()
+    key = ("elementary_ca", 1, task.model_dump_json(exclude_defaults=True), "train", 5)
+    expected: list[bytes] = []
+    for index in range(250):
+        for attempt in range(1000):
+            batch = task.generate_many(problem_seeds(key, np.array([index]), attempt))
+            question = batch.questions[0].tobytes()
+            if not in_test_partition(task, batch.questions)[0] and question not in expected:
+                break
+        expected.append(question)
+    assert questions(draw_problems(spec, Split.TRAIN, 5, 250)) == expected

@@ -16,9 +16,9 @@ from diffusers import (
 )
 from safetensors.torch import save_file
 
+from task_generators.parse import parse
 from task_generators.problem import Problem, frozen_grid
-from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, parse, render
-from task_generators.rng import problem_rng
+from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, render
 from task_generators.task import Task
 from trainers import lora
 from trainers.backbone import BackboneSpec
@@ -65,7 +65,7 @@ TASK = Colours()
 
 
 def problems(n: int) -> list[Problem]:
-    drawn = [TASK.generate(problem_rng("colours", index)) for index in range(n)]
+    drawn = TASK.draw(n, "colours")
     return [Problem(p.question, p.answer, problem_id=f"colours/{index}") for index, p in enumerate(drawn)]
 
 

@@ -3,11 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from task_generators.problem import Grid, Split, frozen_grid
-from task_generators.rng import problem_rng
+from task_generators.problem import Grid, Split
 from task_generators.splits import draw_problems
 from task_generators.task import TaskSpec
-from task_generators.tasks.life import Life
+from task_generators.tasks.life import PATTERNS, Life
 
 RULES = ["B3/S23", "B3/S2", "B3678/S34678", "B3/S12345", "B2/S", "B0/S8", "B/S"]
 
@@ -36,7 +35,7 @@ def test_answers_follow_the_rule(rule: str, edges: str) -> None:
     born, survives = (part[1:] for part in rule.split("/"))
     for index in range(10):
         task = Life(rule=rule, edges=edges, height=3 + index % 6, width=3 + index % 5, steps=1 + index % 4)
-        problem = task.generate(problem_rng("life", index))
+        (problem,) = task.draw(1, index)
         grids = [problem.question.tolist()]
         for _ in range(task.steps):
             grids.append(naive_generation(grids[-1], born, survives, edges))
@@ -47,20 +46,52 @@ def test_answers_follow_the_rule(rule: str, edges: str) -> None:
 def test_a_glider_flies() -> None:
     glider = np.zeros((8, 8), dtype=np.int8)
     glider[[0, 1, 2, 2, 2], [1, 2, 0, 1, 2]] = 1
-    torus, grid = Life(edges="torus"), frozen_grid(glider)
-    for _ in range(4):
-        grid = torus.next_generation(grid)
-    assert np.array_equal(grid, np.roll(glider, (1, 1), axis=(0, 1)))
-    for _ in range(28):
-        grid = torus.next_generation(grid)
-    assert np.array_equal(grid, glider)
+    torus = Life(edges="torus")
+    assert np.array_equal(torus.after(glider[None], 4)[0], np.roll(glider, (1, 1), axis=(0, 1)))
+    assert np.array_equal(torus.after(glider[None], 32)[0], glider)
 
 
 def test_density_is_the_share_that_starts_alive() -> None:
     for density in (0.1, 0.4, 0.8):
         task = Life(density=density, height=10, width=10)
-        alive = np.mean([task.generate(problem_rng("density", index)).question for index in range(200)])
+        alive = np.mean([problem.question for problem in task.draw(200)])
         assert abs(alive - density) < 0.02
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_classic_patterns_are_all_boards_that_hold_one(pattern: str) -> None:
+    task = Life(pattern=pattern, height=9, width=8)
+    drawn = {problem.question.tobytes() for problem in task.draw(8000)}
+    assert f"{len(drawn)} boards" == task.problem_space()
+    num_alive = sum(row.count("#") for row in PATTERNS[pattern])
+    assert {sum(board) for board in drawn} == {num_alive}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "period", "moves"), [("beacon", 2, False), ("toad", 2, False), ("glider", 4, True)]
+)
+def test_classic_patterns_do_what_they_are_known_for(pattern: str, period: int, moves: bool) -> None:
+    task = Life(pattern=pattern, edges="torus", steps=period)
+    for problem in task.draw(50):
+        assert np.array_equal(problem.question, problem.answer) != moves
+        assert problem.answer.sum() == problem.question.sum()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"pattern": "acorn", "width": 6}, "pattern = 'acorn': needs a height and a width of at least 7"),
+        ({"pattern": "glider", "density": 0.2}, "density = 0.2: leave it out, or leave out pattern = 'glider'"),
+        ({"rule": "conways"}, "as in B3/S23, or one of conway, day_and_night"),
+    ],
+)
+def test_impossible_knobs_are_errors(knobs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskSpec(name="life", params=knobs)
+
+
+def test_rules_have_names() -> None:
+    assert Life(rule="Day_and_Night").rule == "B3678/S34678"
 
 
 def test_rules_have_one_spelling() -> None:
@@ -89,7 +120,6 @@ def test_published_picture_is_272_px() -> None:
 def test_problems_stay_what_they_are() -> None:
     """Finished trials name these problems: when they change, ``generator_version`` rises, and this digest with it."""
     digest = hashlib.sha256()
-    for index in range(20):
-        problem = Life().generate(problem_rng("pinned", index))
+    for problem in Life().draw(20, "pinned"):
         digest.update(problem.question.tobytes() + problem.answer.tobytes())
-    assert (Life.generator_version, digest.hexdigest()[:16]) == (1, "25345f0836d0c875")
+    assert (Life.generator_version, digest.hexdigest()[:16]) == (2, "7d0d4a0f52bb54a7")

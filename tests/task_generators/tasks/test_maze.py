@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from task_generators.problem import Grid, Problem, Split
-from task_generators.rng import problem_rng
 from task_generators.splits import draw_problems
 from task_generators.task import TaskSpec
 from task_generators.tasks.maze import Maze
@@ -14,7 +13,7 @@ WALL, OPEN, END, START, SOLUTION = range(5)
 
 
 def draw(count: int, **knobs: object) -> list[Problem]:
-    return [Maze(**knobs).generate(problem_rng("maze", index)) for index in range(count)]
+    return Maze(**knobs).draw(count)
 
 
 def neighbours(grid: Grid, cell: tuple[int, int]) -> list[tuple[int, int]]:
@@ -123,7 +122,6 @@ def test_published_picture_is_336_px() -> None:
 def test_problems_stay_what_they_are() -> None:
     """Finished trials name these problems: when they change, ``generator_version`` rises, and this digest with it."""
     digest = hashlib.sha256()
-    for index in range(20):
-        problem = Maze().generate(problem_rng("pinned", index))
+    for problem in Maze().draw(20, "pinned"):
         digest.update(problem.question.tobytes() + problem.answer.tobytes())
-    assert (Maze.generator_version, digest.hexdigest()[:16]) == (1, "416e0a3cc064b02b")
+    assert (Maze.generator_version, digest.hexdigest()[:16]) == (2, "5ff9f347ca7434e7")
