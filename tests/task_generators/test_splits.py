@@ -128,7 +128,7 @@ def test_problems_are_those_of_drawing_one_after_the_other() -> None:
     """The definition, followed literally: index i is its first draw on the right side that is none of those before."""
     spec = TaskSpec.model_validate({"elementary_ca": {"width": 9, "steps": 2}})
     task = spec.build()
-    key = ("elementary_ca", 1, task.model_dump_json(exclude_defaults=True), "train", 5)
+    key = (spec.name, task.generator_version, task.model_dump_json(exclude_defaults=True), "train", 5)
     expected: list[bytes] = []
     for index in range(250):
         for attempt in range(1000):
