@@ -29,3 +29,23 @@ def growing_path(question: Grid, answer: Grid) -> tuple[Grid, ...]:
         grid[row, column] = SOLUTION
         states.append(frozen_grid(grid))
     return tuple(states)
+
+
+def neighbours(cell: tuple[int, int]) -> list[tuple[int, int]]:
+    """The cells above, to the right, below and to the left, whether they exist or not."""
+    row, column = cell
+    return [(row - 1, column), (row, column + 1), (row + 1, column), (row, column - 1)]
+
+
+def steps_from(grid: Grid, start: tuple[int, int]) -> dict[tuple[int, int], int]:
+    """Fewest steps from ``start`` to every cell that is no wall and can be reached: breadth-first, in plain Python, for
+    verifiers."""
+    is_open = set(map(tuple, np.argwhere(grid != WALL).tolist()))
+    steps = {start: 0}
+    reached = [start]
+    for cell in reached:  # grows as it is walked
+        for near in neighbours(cell):
+            if near in is_open and near not in steps:
+                steps[near] = steps[cell] + 1
+                reached.append(near)
+    return steps

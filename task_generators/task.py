@@ -24,7 +24,7 @@ class Task(BaseModel):
 
     A subclass sets ``palette``, ``style`` (the published look) and ``symmetries``. It makes problems in one of three
     ways: ``generate`` (one at a time; easy to write), ``generate_many`` (many at a time; fast), or ``given_problems``
-    alone (a fixed collection). Each field has a description, and in ``examples`` other values, any of which gives other
+    alone (a fixed collection). It checks them in ``verify``. Each field has a description, and in ``examples`` other values, any of which gives other
     problems. It overrides ``score`` when a problem has several right answers, and ``canonical_keys`` when its problems
     have symmetries. All questions that it generates have one shape, and so have all answers.
     """
@@ -74,6 +74,14 @@ class Task(BaseModel):
     def score(self, problem: Problem, grid: Grid | None) -> dict[str, float | bool]:
         """Score a predicted grid, None for an answer that could not be read. Always holds ``exact_match``."""
         return grid_scores(problem.answer, grid)
+
+    def verify(self, problem: Problem) -> list[str]:
+        """What is wrong with a problem of this task, a few words each; nothing for a right one.
+
+        Checks the question, the answer and, where the task promises one, that it is the only one: in plain code that
+        shares nothing with the generator. ``sweep verify`` runs it over an exported table.
+        """
+        raise NotImplementedError
 
     def trial_scores(self, means: Mapping[str, float]) -> dict[str, float]:
         """Further scores of a whole trial, from the means of ``score`` over its test problems."""

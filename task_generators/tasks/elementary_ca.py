@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from task_generators.problem import Batch, Grid, LazyStates, frozen_grid
+from task_generators.problem import Batch, Grid, LazyStates, Problem, frozen_grid
 from task_generators.render import Palette, RenderStyle
 from task_generators.symmetry import mirror_copies, ring_copies
 from task_generators.task import Task
@@ -47,6 +47,24 @@ class ElementaryCellularAutomaton(Task):
         questions = np.full_like(answers, NOT_YET_COMPUTED)
         questions[:, 0] = answers[:, 0]
         return Batch(questions, answers, states=lambda place: LazyStates(partial(_rows_so_far, answers[place])))
+
+    def verify(self, problem: Problem) -> list[str]:
+        """Compute every row again, cell by cell."""
+        first, *later = (problem.answer - OFF).tolist()
+        empty_rows = [[NOT_YET_COMPUTED] * self.width] * self.steps
+        is_first_row = problem.question.tolist() == [problem.answer[0].tolist(), *empty_rows]
+        faults = [] if is_first_row else ["the question is not the answer's first row"]
+        for number, row in enumerate(later, start=1):
+            beyond = (first[-1], first[0]) if self.boundary == "periodic" else (0, 0)
+            padded = [beyond[0], *first, beyond[1]]
+            # Wolfram's numbering: the new cell is the rule's binary digit number 4 left + 2 self + right.
+            first = [
+                self.rule // 2 ** (4 * left + 2 * here + right) % 2
+                for left, here, right in zip(padded, padded[1:], padded[2:], strict=False)
+            ]
+            if row != first:
+                return [*faults, f"row {number} does not follow from the one above"]
+        return faults
 
     def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
         """Keys of the first rows. Reflection counts for every rule: that can only separate more."""

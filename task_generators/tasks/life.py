@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from task_generators.problem import Batch, Grid, LazyStates, frozen_grid
+from task_generators.problem import Batch, Grid, LazyStates, Problem, frozen_grid
 from task_generators.render import ARC_COLORS, Palette, RenderStyle
 from task_generators.rng import mixed
 from task_generators.symmetry import dihedral_copies, smallest_torus_copy
@@ -115,6 +116,27 @@ class Life(Task):
         later = np.empty_like(boards)
         run_life(np.require(boards, requirements=["C", "W"]), born, survives, steps, self.edges == "torus", later)
         return later
+
+    def verify(self, problem: Problem) -> list[str]:
+        """Compute every generation again from sets of living cells."""
+        born, survives = ({int(count) for count in part[1:]} for part in self.rule.split("/"))
+        alive = set(map(tuple, np.argwhere(problem.question).tolist()))
+        faults = []
+        if self.pattern != "random" and len(alive) != "".join(PATTERNS[self.pattern]).count("#"):
+            faults.append(f"the question is not one {self.pattern}")
+        cells = [(row, column) for row in range(self.height) for column in range(self.width)]
+        around = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if (down, across) != (0, 0)]
+        for _ in range(self.steps):
+            counts = Counter((row + down, column + across) for row, column in alive for down, across in around)
+            if self.edges == "torus":
+                wrapped: Counter[tuple[int, int]] = Counter()
+                for (row, column), count in counts.items():
+                    wrapped[row % self.height, column % self.width] += count
+                counts = wrapped
+            alive = {cell for cell in cells if counts[cell] in (survives if cell in alive else born)}
+        if alive != set(map(tuple, np.argwhere(problem.answer).tolist())):
+            faults.append(f"the answer is not the question {self.steps} generations later")
+        return faults
 
     def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
         """Keys of the questions up to ``symmetries``."""

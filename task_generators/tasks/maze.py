@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from task_generators.marked_path import END, START, growing_path
-from task_generators.problem import Batch, LazyStates
+from task_generators.marked_path import END, OPEN, SOLUTION, START, WALL, growing_path, neighbours, steps_from
+from task_generators.problem import Batch, LazyStates, Problem
 from task_generators.render import MAZE_PALETTE, Palette, RenderStyle
 from task_generators.symmetry import dihedral_copies
 from task_generators.task import Task
@@ -84,6 +84,28 @@ class Maze(Task):
             answers,
             states=lambda place: LazyStates(partial(growing_path, questions[place], answers[place])),
         )
+
+    def verify(self, problem: Problem) -> list[str]:
+        """Check that the maze is a tree of all its rooms, and search it for the way."""
+        question, faults = problem.question, []
+        if (question[1::2, 1::2] == WALL).any() or (question[::2, ::2] != WALL).any():
+            faults.append("a room is walled up, or a corner between rooms is open")
+        marks = {tuple(cell): int(question[tuple(cell)]) for cell in np.argwhere(question > OPEN).tolist()}
+        if marks != {self.start: START, self._end(): END}:
+            faults.append("the question does not mark start and end alone, where the knobs say")
+        num_rooms = (self.height // 2) * (self.width // 2)
+        steps = steps_from(question, self.start)
+        # Connected, and one passage fewer than rooms: a tree, in which there is but one way.
+        if len(steps) != (question != WALL).sum() or len(steps) != 2 * num_rooms - 1:
+            faults.append("the maze is no tree of all rooms")
+        expected = question.copy()
+        cell = self._end()
+        while steps.get(cell, 0) > 1:
+            cell = next(near for near in neighbours(cell) if steps.get(near) == steps[cell] - 1)
+            expected[cell] = SOLUTION
+        if not np.array_equal(expected, problem.answer):
+            faults.append("the answer is not the way from start to end")
+        return faults
 
     def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
         """Keys of the questions up to ``symmetries``: start and end are told apart no more."""

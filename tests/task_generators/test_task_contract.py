@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_the_stored_answer_scores_one(name: str) -> None:
         assert score["exact_match"] is True
         assert score["cell_accuracy"] == 1.0
         assert score.get("valid_solution", True) is True
+
+
+def test_the_verifier_finds_every_problem_right(name: str) -> None:
+    for problem in problems(name) + problems(name, Split.TEST):
+        assert task(name).verify(problem) == []
+
+
+def test_the_verifier_finds_wrong_answers_and_questions(name: str) -> None:
+    rng = np.random.default_rng(2)
+    num_codes = len(task(name).palette.colors)
+    for problem in every(problems(name), 50):
+        for part in ("question", "answer"):
+            wrong = getattr(problem, part).copy()
+            cell = tuple(rng.integers(0, wrong.shape))
+            wrong[cell] = (wrong[cell] + rng.integers(1, num_codes)) % num_codes
+            faults = task(name).verify(replace(problem, **{part: wrong}))
+            assert faults
+            assert all(isinstance(fault, str) and fault and "\n" not in fault for fault in faults)
 
 
 def test_wrong_and_unreadable_answers_score_below(name: str) -> None:
