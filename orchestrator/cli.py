@@ -13,16 +13,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import task_commands
 from orchestrator.specs import SweepSpec, TrialSpec, check_test_sets, expand, load_sweep
-from orchestrator.sweep_yaml import set_value, unknown
 from task_generators.problem import Split
-from task_generators.task import TaskSpec, task_class, task_names
+from task_generators.transition_video import Interpolation
 from trainers.backbone import backbone_names, backbone_spec
 
 if TYPE_CHECKING:
@@ -95,21 +95,31 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="SWEEP.yaml|RESULTS", help="a sweep, or a results folder or URI")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where pictures go (default: beside the tables)")
 
-    sub = add("tasks", _tasks, "List the tasks, or one task's knobs, symmetries and palette.")
+    sub = add("tasks", task_commands.tasks, "List the tasks, or show one: knobs, symmetries, palette, a sample.")
     sub.add_argument("name", nargs="?", metavar="NAME")
+    _add_params(sub)
 
     add("backbones", _backbones, "List the backbones.")
 
-    sub = add("preview", _preview, "Draw question and answer pairs of a task as one PNG.")
+    sub = add(
+        "preview",
+        task_commands.preview,
+        "Draw problems of a task: a sheet (PNG), or transition videos (GIF, MP4).",
+    )
     _add_problems(sub)
-    sub.add_argument("--n", type=_positive, default=8, help="number of pairs (default: 8)")
-    sub.add_argument("--out", type=Path, metavar="X.png", help="default: preview_TASK.png")
+    sub.add_argument("--n", type=_positive, default=8, help="number of problems (default: 8)")
+    sub.add_argument("--out", type=Path, metavar="X.png|X.gif|X.mp4", help="default: preview_TASK.png")
+    sub.add_argument("--states", action="store_true", help="show the states between question and answer too (sheet)")
+    sub.add_argument("--frames", type=_positive, default=9, metavar="F", help="frames of a video (default: 9)")
+    sub.add_argument("--interpolation", choices=get_args(Interpolation), default="discrete", help="of a video")
 
-    sub = add("generate", _generate, "Write problems of a task as Parquet.")
+    sub = add("generate", task_commands.generate, "Write problems of a task as Parquet.")
     _add_problems(sub)
     sub.add_argument("--n", type=_positive, required=True, help="number of problems")
-    sub.add_argument("--split", choices=[split.value for split in Split], default=Split.TRAIN.value)
     sub.add_argument("--out", type=Path, required=True, metavar="X.parquet")
+
+    sub = add("verify", task_commands.verify, "Check problems that generate wrote, by code apart from the generators.")
+    sub.add_argument("problems", type=Path, metavar="X.parquet")
 
     sub = add("compact", _compact, "Merge the many small files of a results folder; safe while a sweep runs.")
     sub.add_argument("results", metavar="RESULTS", help="a results folder or URI")
@@ -118,7 +128,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_problems(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("task", metavar="TASK")
+    sub.add_argument("--split", choices=[split.value for split in Split], default=Split.TRAIN.value)
     sub.add_argument("--seed", type=_not_negative, default=0, help="seed of the training split (default: 0)")
+    _add_params(sub)
+
+
+def _add_params(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--param", action="append", default=[], metavar="KNOB=VALUE", help="for instance rule=90; may be repeated"
     )
@@ -275,33 +290,7 @@ def _print_counts(
     console.print(table)
 
 
-# --- tasks, backbones, problems
-
-
-def _tasks(arguments: argparse.Namespace, console: Console) -> int:
-    if arguments.name is None:
-        table = Table("task", "what it is")
-        for name in task_names():
-            table.add_row(name, _summary(sys.modules[task_class(name).__module__].__doc__))
-        console.print(table)
-        return 0
-    if arguments.name not in task_names():
-        raise ValueError(unknown("task", arguments.name, task_names()))
-    cls = task_class(arguments.name)
-    console.print(Text(_summary(sys.modules[cls.__module__].__doc__)))
-    console.print(Text(" ".join((cls.__doc__ or "").split())))
-    table = Table("knob", "type", "default", "meaning")
-    for name, field in cls.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
-        kind = kind if kind != "Literal" else str(field.annotation).replace("typing.", "")
-        table.add_row(Text(name), Text(kind), Text(repr(field.default)), Text(field.description or ""))
-    console.print(table)
-    console.print(Text(f"symmetries: {cls.symmetries}"))
-    palette = Text("palette:")
-    for code, (color, name) in enumerate(zip(cls.palette.colors, cls.palette.names, strict=True)):
-        palette.append(f"  {code} ").append("  ", style="on #{:02x}{:02x}{:02x}".format(*color)).append(f" {name}")
-    console.print(palette)
-    return 0
+# --- backbones
 
 
 def _backbones(arguments: argparse.Namespace, console: Console) -> int:
@@ -312,55 +301,6 @@ def _backbones(arguments: argparse.Namespace, console: Console) -> int:
         table.add_row(name, spec.family, Text(weights), f"{spec.num_gpus:g}", Text(spec.note))
     console.print(table)
     return 0
-
-
-def _preview(arguments: argparse.Namespace, console: Console) -> int:
-    from orchestrator.problem_files import write_preview
-
-    spec = _task_spec(arguments)
-    out = arguments.out or Path(f"preview_{spec.name}.png")
-    write_preview(spec, arguments.seed, arguments.n, out)
-    console.print(f"{out}: {arguments.n} problems of {spec.label()}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _generate(arguments: argparse.Namespace, console: Console) -> int:
-    from orchestrator.problem_files import problems_table, write_problems
-
-    if arguments.out.suffix != ".parquet":
-        raise ValueError(
-            f"--out {arguments.out}: problems are written as Parquet; expected a name that ends in .parquet"
-        )
-    spec, split = _task_spec(arguments), Split(arguments.split)
-    table = problems_table(spec, split, arguments.seed, arguments.n)
-    write_problems(table, arguments.out)
-    console.print(
-        f"{arguments.out}: {table.num_rows} {split} problems of {spec.label()}", highlight=False, soft_wrap=True
-    )
-    return 0
-
-
-def _task_spec(arguments: argparse.Namespace) -> TaskSpec:
-    if arguments.task not in task_names():
-        raise ValueError(unknown("task", arguments.task, task_names()))
-    params: dict[str, Any] = {}
-    for param in arguments.param:
-        set_value(params, param, option="--param", example="rule=90")
-    knobs = list(task_class(arguments.task).model_fields)
-    for knob in params:
-        if knob not in knobs:
-            raise ValueError(unknown(f"knob of {arguments.task}", knob, knobs))
-    from pydantic import ValidationError
-
-    try:
-        return TaskSpec(name=arguments.task, params=params)
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-
-
-def _summary(docstring: str | None) -> str:
-    """The first paragraph of a docstring on one line."""
-    return " ".join((docstring or "").strip().split("\n\n")[0].split())
 
 
 def _show_warning(message: Warning | str, *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""Problems for people: a contact sheet as PNG, a table as Parquet."""
+"""Problems as a Parquet table: what ``sweep generate`` writes and ``sweep verify`` reads."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
 
 from orchestrator.tables import PROBLEMS
-from task_generators.problem import Problem, Split
-from task_generators.render import Image, contact_sheet, render
+from task_generators.problem import Problem, Split, frozen_grid
 from task_generators.splits import draw_problems
-from task_generators.task import Task, TaskSpec
+from task_generators.task import TaskSpec
 
-LABEL_PX = 22
-GAP_PX = 12
-SHEET_WIDTH_PX = 1400
-"""Pairs are laid out in as many columns as fit this width."""
+TASK_KEY = b"task"
+"""Key of the schema's metadata that holds the task, knobs of the split included, as ``TaskSpec`` in JSON."""
 
 
 def problems_table(spec: TaskSpec, split: Split, seed: int, n: int) -> pa.Table:
@@ -39,7 +33,9 @@ def problems_table(spec: TaskSpec, split: Split, seed: int, n: int) -> pa.Table:
         }
         for index, problem in enumerate(draw_problems(spec, split, seed, n))
     ]
-    return pa.Table.from_pylist(rows, schema=PROBLEMS)
+    of_split = TaskSpec(name=spec.name, params={**spec.params, **(spec.test if split == Split.TEST else {})})
+    metadata = {TASK_KEY: of_split.model_dump_json().encode()}
+    return pa.Table.from_pylist(rows, schema=PROBLEMS.with_metadata(metadata))
 
 
 def write_problems(table: pa.Table, path: Path) -> None:
@@ -53,28 +49,25 @@ def write_problems(table: pa.Table, path: Path) -> None:
         raise ValueError(f"--out {path}: cannot be written: {error.strerror or error}") from None
 
 
-def write_preview(spec: TaskSpec, seed: int, n: int, path: Path) -> None:
-    """A PNG of the first ``n`` training problems, question and answer side by side, each pair with its index."""
-    task = spec.build(Split.TRAIN)
-    pairs = [_pair(task, problem, index) for index, problem in enumerate(draw_problems(spec, Split.TRAIN, seed, n))]
-    columns = max(1, min(len(pairs), SHEET_WIDTH_PX // (max(pair.shape[1] for pair in pairs) + GAP_PX)))
-    sheet = PillowImage.fromarray(contact_sheet(pairs, columns, gap_px=GAP_PX))
+def read_problems(path: Path) -> tuple[TaskSpec, list[Problem]]:
+    """A table that ``write_problems`` wrote: the task as it was for that split, and its problems.
+
+    ValueError when the file is no such table.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--out {path}: cannot be written: {error}") from None
-
-
-def _pair(task: Task, problem: Problem, index: int) -> Image:
-    """Question and answer with their names above them: uint8 (height_px, width_px, 3)."""
-    pictures = [render(grid, task.palette, task.style) for grid in (problem.question, problem.answer)]
-    height = max(picture.shape[0] for picture in pictures)
-    widths = [max(picture.shape[1], 96) for picture in pictures]
-    canvas = PillowImage.new("RGB", (sum(widths) + GAP_PX, height + LABEL_PX), "white")
-    draw, left = ImageDraw.Draw(canvas), 0
-    for name, picture, width in zip((f"{index}  question", "answer"), pictures, widths, strict=True):
-        draw.text((left, 2), name, fill=(60, 60, 60), font=ImageFont.load_default(size=13))
-        canvas.paste(PillowImage.fromarray(picture), (left, LABEL_PX))
-        left += width + GAP_PX
-    return np.asarray(canvas)
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+    named = (table.schema.metadata or {}).get(TASK_KEY)
+    if named is None or not set(PROBLEMS.names) <= set(table.column_names):
+        raise ValueError(f"{path}: holds no problems that sweep generate wrote")
+    problems = [
+        Problem(
+            frozen_grid(row["question"]),
+            frozen_grid(row["answer"]),
+            json.loads(row["metadata"]),
+            problem_id=row["problem_id"],
+        )
+        for row in table.select(["question", "answer", "metadata", "problem_id"]).to_pylist()
+    ]
+    return TaskSpec.model_validate_json(named), problems

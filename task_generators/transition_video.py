@@ -6,20 +6,46 @@ the last one always the answer. Frames are counted f = 1..F as in arXiv 2510.244
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.problem import Grid, Problem
 from task_generators.render import Image
 
-Interpolation: TypeAlias = Literal["discrete", "convex", "quadratic", "square_root", "tiles"]
+Interpolation: TypeAlias = Literal["discrete", "convex", "quadratic", "square_root", "tiles", "states"]
 Video: TypeAlias = npt.NDArray[np.uint8]
 """uint8 RGB, shape (num_frames, height_px, width_px, 3)."""
 
 TILE_ORDER = np.array(((0, 8, 2, 10), (12, 4, 14, 6), (3, 11, 1, 9), (15, 7, 13, 5)))
 """When each of the 4x4 tiles switches from question to answer: the ordered-dithering matrix of Bayer (1973), which
 spreads every number of switched tiles evenly over the picture. The paper does not state an order; this one is ours."""
+
+
+def problem_video(
+    problem: Problem,
+    draw: Callable[[Grid], Image],
+    num_frames: int = 9,
+    interpolation: Interpolation = "discrete",
+) -> Video:
+    """The transition video of a problem, its grids drawn by ``draw``: see ``transition_video``.
+
+    ``states`` goes through the states that the process itself passes (a path that grows, generations, moves), as many
+    of them as there are frames for, evenly spread. A problem without states goes as ``discrete`` does.
+
+    ValueError as ``transition_video``.
+    """
+    if interpolation != "states" or num_frames < 2:
+        return transition_video(draw(problem.question), draw(problem.answer), num_frames, interpolation)
+    grids = [problem.question, *problem.states, problem.answer]
+    # The nearest state to frame (f - 1) / (F - 1) of the way, the later one of two.
+    frame = np.arange(num_frames)
+    places = (2 * frame * (len(grids) - 1) + num_frames - 1) // (2 * (num_frames - 1))
+    images = {place: draw(grids[place]) for place in np.unique(places).tolist()}
+    _check_sizes(images[0], images[len(grids) - 1])
+    return np.stack([images[place] for place in places.tolist()])
 
 
 def transition_video(
@@ -30,6 +56,7 @@ def transition_video(
     - ``discrete``: the question while f <= F/2, then the answer (the published experiments).
     - ``convex``: (1 - a) question + a answer with a = (f - 1) / (F - 1); ``quadratic``: a squared instead of a;
       ``square_root``: its root.
+    - ``states``: as ``discrete`` here, where no states are known; see ``problem_video``.
     - ``tiles``: of the 4x4 tiles, those that come first in ``TILE_ORDER`` show the answer, floor(16 a) of them.
 
     ValueError when the images differ in size, or for fewer than two frames or an unknown interpolation.
@@ -38,10 +65,9 @@ def transition_video(
         raise ValueError(f"interpolation = {interpolation!r}: valid choices: {', '.join(get_args(Interpolation))}")
     if num_frames < 2:
         raise ValueError(f"num_frames = {num_frames}: a transition needs at least 2 frames")
-    if question.shape != answer.shape:
-        raise ValueError(f"question and answer images differ in size: {question.shape[:2]} and {answer.shape[:2]} px")
+    _check_sizes(question, answer)
     frame = np.arange(1, num_frames + 1)
-    if interpolation == "discrete":
+    if interpolation in ("discrete", "states"):
         return np.where((frame <= num_frames / 2)[:, None, None, None], question, answer)
     if interpolation == "tiles":
         # Integer division: floor(16 (f - 1) / (F - 1)) must not depend on how a float quotient rounds.
@@ -65,6 +91,11 @@ def answer_image(video: Video) -> Image:
             f"a video has shape (num_frames, height_px, width_px, 3) and a frame or more, not {video.shape}"
         )
     return video[-1]
+
+
+def _check_sizes(question: Image, answer: Image) -> None:
+    if question.shape != answer.shape:
+        raise ValueError(f"question and answer images differ in size: {question.shape[:2]} and {answer.shape[:2]} px")
 
 
 def _tile_of_px(length_px: int) -> npt.NDArray[np.intp]:

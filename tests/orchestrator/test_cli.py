@@ -2,11 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from orchestrator import results
 from orchestrator.cli import main
+from orchestrator.problem_files import problems_table, write_problems
 from orchestrator.specs import expand, load_sweep
 from orchestrator.trial import run_and_record
 from task_generators.problem import Split
@@ -113,6 +116,7 @@ def test_tasks(capsys):
         text = "\n".join(lines_of(capsys))
         assert all(knob in text for knob in task_class(name).model_fields)
         assert "symmetries: " in text
+        assert "problem space: " in text
         assert all(color in text for color in task_class(name).palette.names)
 
 
@@ -122,15 +126,55 @@ def test_backbones(capsys):
     assert all(name in text for name in backbone_names())
 
 
-def test_preview(tmp_path, capsys):
+def test_a_task_as_its_knobs_say(capsys):
+    assert main(["tasks", "elementary_ca", "--param", "width=5", "--param", "steps=2"]) == 0
+    text = "\n".join(lines_of(capsys))
+    assert "with: elementary_ca(width=5, steps=2)" in text
+    assert "2^5 = 32 first rows" in text
+    assert "48 x 80 px" in text
+    assert "periodic | fixed" in text
+    assert "3 to 255" in text
+    (question,) = [line for line in text.splitlines() if line.count(" 0") == 0 and line.startswith(" ")]
+    assert set(question.split()) <= {"1", "2"}, "codes can be read without colours"
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_preview_of_every_task(name, tmp_path, capsys):
     out = tmp_path / "sheet.png"
-    assert main(["preview", "life", "--param", "height=6", "--param", "width=6", "--n", "4", "--out", str(out)]) == 0
+    assert main(["preview", name, "--n", "2", "--split", "test", "--states", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-    few = np.asarray(Image.open(out))
-    assert main(["preview", "life", "--param", "height=6", "--n", "30", "--seed", "1", "--out", str(out)]) == 0
-    many = np.asarray(Image.open(out))
-    assert many.shape[0] > few.shape[0]
-    assert many.shape[1] <= 1600
+    picture = np.asarray(Image.open(out))
+    present = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+    assert set(TaskSpec(name=name).build().palette.colors) <= present, "the legend shows every colour"
+
+
+def test_preview_lays_out_many_problems(tmp_path):
+    sheets = []
+    for n in ("4", "30"):
+        out = tmp_path / f"{n}.png"
+        assert main(["preview", "life", "--param", "height=6", "--n", n, "--seed", "1", "--out", str(out)]) == 0
+        sheets.append(np.asarray(Image.open(out)))
+    assert sheets[1].shape[0] > sheets[0].shape[0]
+    assert sheets[1].shape[1] <= 1700
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_preview_of_transition_videos(suffix, tmp_path):
+    out = tmp_path / f"video.{suffix}"
+    command = ["preview", "maze", "--param", "height=7", "--param", "width=9", "--n", "3", "--frames", "5"]
+    assert main([*command, "--interpolation", "states", "--out", str(out)]) == 0
+    if suffix == "gif":
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(Image.open(out))]
+    else:
+        import av
+
+        with av.open(str(out)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    blue = [(np.abs(frame.astype(int) - (46, 134, 171)).max(axis=-1) < 20).sum() for frame in frames]
+    assert len(frames) >= 5
+    assert blue[0] == 0
+    assert blue == sorted(blue)
+    assert len(set(blue)) > 2, "the path grows"
 
 
 @pytest.mark.parametrize("split", list(Split))
@@ -148,7 +192,34 @@ def test_generate(tmp_path, capsys, split):
         assert np.array_equal(np.stack(row.answer), problem.answer)
 
 
+def test_verify_finds_what_is_wrong_in_an_export(tmp_path, capsys):
+    out = str(tmp_path / "life.parquet")
+    assert main(["generate", "life", "--param", "rule=seeds", "--n", "50", "--split", "test", "--out", out]) == 0
+    assert main(["verify", out]) == 0
+    assert lines_of(capsys)[-1] == f"{out}: 50 problems of life(rule=B2/S), 0 wrong"
+    table = pq.read_table(out)
+    rows = table.to_pylist()
+    rows[7]["answer"][0][0] = 1 - rows[7]["answer"][0][0]
+    rows[9]["question"] = rows[8]["question"]
+    rows[9]["answer"] = rows[8]["answer"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), out)
+    assert main(["verify", out]) == 1
+    text = lines_of(capsys)
+    assert text[-1].endswith("2 wrong")
+    assert text[0].startswith(rows[7]["problem_id"] + ": the answer is not the question 1 generations later")
+    assert text[1] == f"{rows[9]['problem_id']}: the question of {rows[8]['problem_id']} again"
+
+
+def test_verify_uses_the_knobs_of_the_test_split(tmp_path):
+    spec = TaskSpec(name="maze", params={"height": 7, "width": 7}, test={"height": 11})
+    for split in Split:
+        write_problems(problems_table(spec, split, 0, 5), tmp_path / "x.parquet")
+        assert main(["verify", str(tmp_path / "x.parquet")]) == 0
+
+
 WRONG = {
+    "verify absent": (["verify", "absent.parquet"], "absent.parquet: cannot be read as Parquet"),
+    "verify other": (["verify", "list.yaml"], "list.yaml: cannot be read as Parquet"),
     "no command": ([], "the following arguments are required: COMMAND"),
     "unknown command": (["rnu", "small.yaml"], "invalid choice: 'rnu'"),
     "absent file": (["run", "absent.yaml"], "absent.yaml: the sweep cannot be read: No such file or directory"),
@@ -160,7 +231,7 @@ WRONG = {
     "n_train 0": (["run", "small.yaml", "--set", "n_train=[0]"], "small.yaml: n_train[0] = 0: input should be greater"),
     "no such test set": (
         ["plan", "small.yaml", "--set", "tasks=[{elementary_ca: {width: 4}}]"],
-        "task elementary_ca(width=4): 6 distinct test problems asked for, only 2 found",
+        "task elementary_ca(width=4): 6 distinct test problems asked for, only",
     ),
     "folder below a file": (["run", "small.yaml", "--set", "results=list.yaml/x"], "results folder"),
     "workers no number": (["run", "small.yaml", "--workers", "two"], "two: expected a whole number above 0"),

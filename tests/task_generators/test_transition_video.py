@@ -3,7 +3,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from task_generators.transition_video import Interpolation, answer_image, transition_video
+from task_generators.problem import Grid, Problem, frozen_grid
+from task_generators.render import Image, render
+from task_generators.tasks.maze import Maze
+from task_generators.transition_video import Interpolation, answer_image, problem_video, transition_video
 
 RNG = np.random.default_rng(0)
 QUESTION = RNG.integers(0, 256, (26, 19, 3)).astype(np.uint8)
@@ -67,3 +70,43 @@ def test_refuses_what_has_no_transition() -> None:
         transition_video(QUESTION, ANSWER, interpolation="cubic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a frame or more"):
         answer_image(np.zeros((0, 4, 4, 3), np.uint8))
+
+
+def drawn(grid: Grid) -> Image:
+    return np.repeat(grid.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def counting(num_states: int) -> Problem:
+    grids = [frozen_grid([[code]]) for code in range(num_states + 2)]
+    return Problem(grids[0], grids[-1], states=grids[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("num_states", "num_frames", "codes"),
+    [
+        (7, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (3, 9, [0, 1, 1, 2, 2, 3, 3, 4, 4]),
+        (15, 5, [0, 4, 8, 12, 16]),
+        (100, 2, [0, 101]),
+        (0, 9, [0, 0, 0, 0, 1, 1, 1, 1, 1]),
+        (0, 4, [0, 0, 1, 1]),
+    ],
+)
+def test_a_video_may_go_through_real_states(num_states: int, num_frames: int, codes: list[int]) -> None:
+    video = problem_video(counting(num_states), drawn, num_frames, "states")
+    assert video[:, 0, 0, 0].tolist() == codes
+    assert video.shape == (num_frames, 1, 1, 3)
+
+
+def test_without_states_a_video_through_states_is_the_discrete_one() -> None:
+    for num_frames in range(2, 12):
+        videos = [problem_video(counting(0), drawn, num_frames, kind) for kind in ("states", "discrete")]
+        assert np.array_equal(*videos)
+
+
+def test_the_real_states_of_a_maze_grow_its_path() -> None:
+    (problem,) = Maze(height=9, width=9).draw(1)
+    video = problem_video(problem, lambda grid: render(grid, Maze.palette, Maze.style), 9, "states")
+    marked = [(frame == Maze.palette.colors[4]).all(axis=-1).sum() for frame in video]
+    assert marked == sorted(marked)
+    assert len(set(marked)) > 4
