@@ -1,12 +1,13 @@
 # make quickstart   installs into .venv and runs the embedded sweep: tables, a results table and a learning-curve picture
 # make test         installs into .venv and runs the tests
 # make lint         ruff and mypy
+# make bench-tasks  how fast the tasks are, beside the published reference
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint format clean help
+.PHONY: quickstart test lint bench-tasks format clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,6 +28,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-tasks: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

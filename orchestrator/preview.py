@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from task_generators.problem import Grid, Problem, Split
+from task_generators.problem import Problem, Split
 from task_generators.render import Image, contact_sheet, render
 from task_generators.splits import draw_problems
 from task_generators.task import Task, TaskSpec
 from task_generators.transition_video import Interpolation, problem_video
+from trainers.pictures import canvas_px, draw_on_canvas
 
 SHEET_WIDTH_PX = 1600
 """Problems are laid out in as many columns as fit this width."""
@@ -66,9 +67,7 @@ def write_videos(
     task, problems = spec.build(split), _first_problems(spec, split, seed, n)
     videos = []
     for problem in problems:
-        sizes = [task.style.size_px(grid.shape) for grid in (problem.question, problem.answer)]
-        canvas = max(height for height, _ in sizes), max(width for _, width in sizes)
-        draw = partial(_on_canvas, task, canvas)
+        draw = partial(draw_on_canvas, task=task, style=task.style, canvas=canvas_px(problem, task.style))
         videos.append(problem_video(problem, draw, num_frames, interpolation))
     columns = max(1, min(len(videos), SHEET_WIDTH_PX // (max(video.shape[2] for video in videos) + GAP_PX)))
     frames = [contact_sheet([video[frame] for video in videos], columns, gap_px=GAP_PX) for frame in range(num_frames)]
@@ -163,14 +162,6 @@ def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int) -> None:
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size_px)
-
-
-def _on_canvas(task: Task, canvas: tuple[int, int], grid: Grid) -> Image:
-    image: Image = np.empty((*canvas, 3), dtype=np.uint8)
-    image[:] = task.style.border_color
-    picture = render(grid, task.palette, task.style)
-    image[: picture.shape[0], : picture.shape[1]] = picture
-    return image
 
 
 def _write_gif(frames: Sequence[Image], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainRecipe(BaseModel):
@@ -43,8 +43,19 @@ class TrainRecipe(BaseModel):
     # --- pictures and videos (video and vision-language families)
     cell_px: int | None = Field(default=None, gt=0, description="side of a cell; null: the task's published style")
     border_px: int | None = Field(default=None, ge=0, description="border lines; null: the task's published style")
+    picture_px: int | None = Field(
+        default=None,
+        gt=0,
+        description="side of every picture, with cells as large as fit it; null: as the cells need. The published maze "
+        "generalisation draws 13x13 and 21x21 mazes 336 px wide",
+    )
     num_frames: int = Field(default=9, gt=1, description="frames of the transition video")
-    transition: Literal["discrete", "convex", "quadratic", "square_root", "tiles"] = "discrete"
+    transition: Literal["discrete", "convex", "quadratic", "square_root", "tiles", "states"] = Field(
+        default="discrete", description="how the video goes from question to answer; states: through the real ones"
+    )
+    output_size: Literal["given", "inferred"] = Field(
+        default="given", description="of the answer's grid: told to the reader (as published), or read from the picture"
+    )
     train_timesteps: Literal["uniform", "sampling"] = Field(
         default="uniform", description="noise levels trained on: all, or only those that num_inference_steps visits"
     )
@@ -59,6 +70,12 @@ class TrainRecipe(BaseModel):
 
     # --- answering
     attempts: int = Field(default=1, gt=0, description="independent answers to each test problem")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> TrainRecipe:
+        if self.picture_px is not None and self.cell_px is not None:
+            raise ValueError(f"picture_px = {self.picture_px}: leave it out, or leave out cell_px = {self.cell_px}")
+        return self
 
 
 class Placement(BaseModel):

@@ -31,6 +31,7 @@ from trainers.cogvideox_diffusion import (
     sample_latents,
     sampling_timesteps,
 )
+from trainers.pictures import draw_on_canvas, picture_style
 from trainers.recipe import TrainRecipe
 from trainers.rng import torch_generator
 
@@ -180,7 +181,7 @@ def run_stock(pipeline, picture, noise, prompt_embeds, output_type="latent", **o
 
 
 def picture_of(problem: Problem) -> np.ndarray:
-    return render(problem.question, TASK.palette, cogvideox.picture_style(TASK, RECIPE))
+    return render(problem.question, TASK.palette, picture_style(TASK, RECIPE, problem))
 
 
 # --- the pure functions
@@ -401,7 +402,7 @@ def test_image_latents_are_scaled_as_the_pipeline_scales_them(folders):
 def test_video_latents_are_the_scaled_mode_of_the_transition_video(folder):
     backbone, pipeline = load(folder), stock_pipeline(folder)
     problem = problems(1)[0]
-    style = cogvideox.picture_style(TASK, RECIPE)
+    style = picture_style(TASK, RECIPE, problem)
     frames = [render(problem.question, TASK.palette, style)] * 4 + [render(problem.answer, TASK.palette, style)] * 5
     pixels = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None] / 127.5 - 1
     with torch.no_grad():
@@ -413,7 +414,7 @@ def test_video_latents_are_the_scaled_mode_of_the_transition_video(folder):
 def test_answers_are_what_the_stock_pipeline_draws(folder):
     backbone, pipeline = load(folder), stock_pipeline(folder)
     drawn = problems(3)
-    style = cogvideox.picture_style(TASK, RECIPE)
+    style = picture_style(TASK, RECIPE, drawn[0])
     expected = []
     for problem in drawn:
         frames = padded_latent_frames(3, backbone.module.config.patch_size_t)
@@ -430,25 +431,28 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
     assert grids(backbone.answer(TASK, drawn, RECIPE, 0)) != grids(answers)
 
 
-def test_pictures_that_do_not_fit_whole_patches_are_padded(folder):
+def test_pictures_that_do_not_fit_whole_patches_are_padded(folder, monkeypatch):
     """Borders give odd sizes, and the answer of the first problem is larger than its question."""
     backbone, recipe = load(folder), RECIPE.model_copy(update={"cell_px": 3, "border_px": 1})
     grown = Problem(frozen_grid([[1, 2]]), frozen_grid([[1, 2, 3], [4, 5, 6]]), problem_id="grown")
-    style = cogvideox.picture_style(TASK, recipe)
+    style = picture_style(TASK, recipe, grown)
     assert style.size_px(grown.answer.shape) == (9, 13)
     example = backbone.encode(TASK, [grown], recipe)[0]
     multiple = 4 * backbone.module.config.patch_size
     height, width = -(-9 // multiple) * multiple, -(-13 // multiple) * multiple
     assert example["video_latents"].shape == (3, LATENT_CHANNELS, height // 4, width // 4)
-    picture = cogvideox.draw_on_canvas(grown.question, TASK, style, (height, width))
+    picture = draw_on_canvas(grown.question, TASK, style, (height, width))
     assert np.array_equal(picture[:5, :9], render(grown.question, TASK.palette, style))
     assert (picture[5:] == style.border_color).all()
     assert (picture[:, 9:] == style.border_color).all()
     small = problems(1)[0]
     mixed = backbone.encode(TASK, [grown, small], recipe)
     assert mixed[0]["video_latents"].shape == mixed[1]["video_latents"].shape  # one canvas a call, so that they stack
-    answers = backbone.answer(TASK, [grown, small], recipe, 0)
-    assert [grid.shape for grid in answers] == [(2, 3), (4, 6)]
+    read = []
+    monkeypatch.setattr(cogvideox, "read_from_canvas", lambda frame, *rest: read.append((frame.shape, rest[2])))
+    assert backbone.answer(TASK, [grown, small], recipe, 0) == [None, None]
+    sides = [-(-side // multiple) * multiple for side in (17, 25)]
+    assert sorted(read) == sorted([((height, width, 3), (2, 3)), ((*sides, 3), (4, 6))])
 
 
 def test_published_styles_give_the_published_picture_sizes(folders):

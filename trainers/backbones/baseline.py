@@ -13,10 +13,10 @@ import numpy as np
 
 from task_generators import grid_json
 from task_generators.problem import Grid, Problem, frozen_grid
-from task_generators.render import Image, RenderStyle, parse, render
 from task_generators.task import Task
-from task_generators.transition_video import answer_image, transition_video
+from task_generators.transition_video import answer_image, problem_video
 from trainers.backbone import BackboneSpec
+from trainers.pictures import canvas_px, draw_on_canvas, picture_style, read_from_canvas
 from trainers.recipe import TrainRecipe
 
 COPY_QUESTION = BackboneSpec(
@@ -95,28 +95,14 @@ def _most_frequent(grids: np.ndarray) -> Grid:
 
 def _through_picture_and_text(task: Task, problem: Problem, grid: Grid, recipe: TrainRecipe) -> Grid | None:
     """Draw, film, read the last frame, write as JSON, read: the same grid again, or the path loses something."""
-    style = replace(
-        task.style,
-        cell_px=task.style.cell_px if recipe.cell_px is None else recipe.cell_px,
-        border_px=task.style.border_px if recipe.border_px is None else recipe.border_px,
-    )
-    question, picture = render(problem.question, task.palette, style), render(grid, task.palette, style)
-    height, width = (max(sides) for sides in zip(question.shape[:2], picture.shape[:2], strict=True))
-    video = transition_video(
-        _on_canvas(question, style, height, width),
-        _on_canvas(picture, style, height, width),
+    answered = replace(problem, answer=grid)
+    style = picture_style(task, recipe, answered)
+    canvas = canvas_px(answered, style)
+    video = problem_video(
+        answered,
+        lambda drawn: draw_on_canvas(drawn, task, style, canvas),
         num_frames=recipe.num_frames,
         interpolation=recipe.transition,
     )
-    last = answer_image(video)[: picture.shape[0], : picture.shape[1]]
-    rows, columns = grid.shape
-    read = parse(last, task.palette, style, (rows, columns))
+    read = read_from_canvas(answer_image(video), task, style, grid.shape, recipe)
     return None if read is None else grid_json.loads(grid_json.dumps(read))
-
-
-def _on_canvas(image: Image, style: RenderStyle, height: int, width: int) -> Image:
-    """The image in the top left corner of a canvas (height, width in px): one size where question and answer differ."""
-    canvas: Image = np.empty((height, width, 3), dtype=np.uint8)
-    canvas[:] = style.border_color
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from task_generators.problem import Grid, Problem
-from task_generators.render import Image, RenderStyle, parse, render
+from task_generators.render import Image, RenderStyle
 from task_generators.task import Task
-from task_generators.transition_video import transition_video
+from task_generators.transition_video import problem_video
 from trainers.backbone import BackboneSpec, weights_path
 from trainers.cogvideox_diffusion import denoising_loss, padded_latent_frames, sample_latents, sampling_timesteps
+from trainers.pictures import canvas_px, draw_on_canvas, picture_style, read_from_canvas
 from trainers.recipe import TrainRecipe
 from trainers.rng import torch_generator
 
@@ -124,16 +126,16 @@ class CogVideoX:
         left out too.
         """
         check_recipe(self.spec, recipe)
-        style = picture_style(task, recipe)
-        sizes = [self._canvas(problem, style) for problem in problems]
+        styles = [picture_style(task, recipe, problem) for problem in problems]
+        sizes = [self._canvas(problem, style) for problem, style in zip(problems, styles, strict=True)]
         canvas = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else (0, 0)
         examples: list[Batch] = []
         for chunk in _chunks(range(len(problems)), recipe.num_frames * canvas[0] * canvas[1]):
             videos = np.stack(
                 [
-                    transition_video(
-                        draw_on_canvas(problems[index].question, task, style, canvas),
-                        draw_on_canvas(problems[index].answer, task, style, canvas),
+                    problem_video(
+                        problems[index],
+                        partial(draw_on_canvas, task=task, style=styles[index], canvas=canvas),
                         recipe.num_frames,
                         recipe.transition,
                     )
@@ -180,20 +182,18 @@ class CogVideoX:
     # --- answering
 
     def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
-        """Sample a video from each question's picture and read its last frame, told the answer's shape."""
+        """Sample a video from each question's picture and read its last frame."""
         check_recipe(self.spec, recipe)
-        style = picture_style(task, recipe)
+        styles = [picture_style(task, recipe, problem) for problem in problems]
         grids: list[Grid | None] = [None] * len(problems)
         indices_by_canvas: dict[tuple[int, int], list[int]] = {}
-        for index, problem in enumerate(problems):
+        for index, (problem, style) in enumerate(zip(problems, styles, strict=True)):
             indices_by_canvas.setdefault(self._canvas(problem, style), []).append(index)
         for canvas, indices in indices_by_canvas.items():
-            questions = np.stack([draw_on_canvas(problems[i].question, task, style, canvas) for i in indices])
+            questions = np.stack([draw_on_canvas(problems[i].question, task, styles[i], canvas) for i in indices])
             keys = [(problems[i].problem_id, attempt) for i in indices]
             for index, frame in zip(indices, self._last_frames(questions, keys, recipe), strict=True):
-                height, width = style.size_px(problems[index].answer.shape)
-                rows, columns = problems[index].answer.shape
-                grids[index] = parse(frame[:height, :width], task.palette, style, (rows, columns))
+                grids[index] = read_from_canvas(frame, task, styles[index], problems[index].answer.shape, recipe)
         return grids
 
     def _last_frames(
@@ -239,14 +239,9 @@ class CogVideoX:
         return 1 / factor if self._vae.config.invert_scale_latents else factor
 
     def _canvas(self, problem: Problem, style: RenderStyle) -> tuple[int, int]:
-        """Height and width in px that hold question and answer, rounded up to whole patches.
-
-        With the published styles this gives the sizes of the published pictures: Sudoku 290 -> 304, Hitori 162 -> 176.
-        """
-        multiple = 2 ** (len(self._vae.config.block_out_channels) - 1) * self.module.config.patch_size
-        sizes = [style.size_px(problem.question.shape), style.size_px(problem.answer.shape)]
-        height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
-        return height, width
+        """Height and width in px of the canvas that holds question and answer, in whole patches."""
+        multiple_px = 2 ** (len(self._vae.config.block_out_channels) - 1) * self.module.config.patch_size
+        return canvas_px(problem, style, multiple_px)
 
     def _encode(self, videos: np.ndarray) -> torch.Tensor:
         """Modes of the posterior, unscaled float32 (B, F, C, H, W), of uint8 videos (B, F, H, W, 3)."""
@@ -297,24 +292,6 @@ def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
             f"recipe.guidance_scale = {recipe.guidance_scale:g}: {spec.name} sees one neutral prompt, "
             "so there is nothing to guide away from; valid: 1"
         )
-
-
-def picture_style(task: Task, recipe: TrainRecipe) -> RenderStyle:
-    """The task's published style with the recipe's cell and border sizes where it sets them."""
-    return RenderStyle(
-        cell_px=task.style.cell_px if recipe.cell_px is None else recipe.cell_px,
-        border_px=task.style.border_px if recipe.border_px is None else recipe.border_px,
-        border_color=task.style.border_color,
-    )
-
-
-def draw_on_canvas(grid: Grid, task: Task, style: RenderStyle, canvas: tuple[int, int]) -> Image:
-    """The grid's picture in the top left corner of a canvas (height and width in px) of the border's colour."""
-    picture = render(grid, task.palette, style)
-    image: Image = np.empty((*canvas, 3), dtype=np.uint8)
-    image[:] = style.border_color
-    image[: picture.shape[0], : picture.shape[1]] = picture
-    return image
 
 
 def _chunks(indices: range, pixels_each: int) -> Iterator[range]:
