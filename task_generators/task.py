@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from task_generators.problem import Batch, Grid, Problem, Split, stacked
 from task_generators.render import Palette, RenderStyle
@@ -24,9 +24,10 @@ class Task(BaseModel):
 
     A subclass sets ``palette``, ``style`` (the published look) and ``symmetries``. It makes problems in one of three
     ways: ``generate`` (one at a time; easy to write), ``generate_many`` (many at a time; fast), or ``given_problems``
-    alone (a fixed collection). It checks them in ``verify``. Each field has a description, and in ``examples`` other values, any of which gives other
-    problems. It overrides ``score`` when a problem has several right answers, and ``canonical_keys`` when its problems
-    have symmetries. All questions that it generates have one shape, and so have all answers.
+    alone (a fixed collection). It checks them in ``verify`` and counts them in ``problem_space``. Each field has a
+    description, and in ``examples`` other values, any of which gives other problems. It overrides ``score`` when a
+    problem has several right answers, and ``canonical_keys`` when its problems have symmetries. All questions that it
+    generates have one shape, and so have all answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,11 @@ class Task(BaseModel):
     def can_generate(cls) -> bool:
         """Whether there are problems beyond the given ones."""
         return cls.generate is not Task.generate or cls.generate_many is not Task.generate_many
+
+    def distances(self, batch: Batch, other: Problem) -> npt.NDArray[np.float64]:
+        """How far each problem of a batch is from another one, 0 to 1, shape (n,): the share of differing cells of the
+        answers. For ``TaskSpec.min_test_distance``; a task measures otherwise where the published data do."""
+        return np.not_equal(batch.answers, other.answer).mean(axis=(1, 2))
 
     def problem_space(self) -> str:
         """How many questions there are with these knobs, in a few words."""
@@ -121,7 +127,10 @@ class TaskSpec(BaseModel):
     """A task as it is named in a sweep: ``life``, or ``{elementary_ca: {rule: 110, test: {width: 24}}}``.
 
     ``params`` and ``test`` hold the knobs that differ from the task's defaults; ``test`` is laid over ``params`` for
-    the test split only (train on one size, test on another).
+    the test split only (train on one size, test on another). ``min_test_distance`` keeps training problems away from
+    test problems, by ``Task.distances``: parity with the published data, where it is .5 for mazes and paths, .3 for
+    Sudoku, Hitori and the ant, .25 for Connect 4 and Life. Without it none is equal to a test problem, or a symmetric
+    copy of one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +138,7 @@ class TaskSpec(BaseModel):
     name: str
     params: dict[str, Any] = {}
     test: dict[str, Any] = {}
+    min_test_distance: float = Field(default=0, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +150,8 @@ class TaskSpec(BaseModel):
             if params is not None and not isinstance(params, dict):
                 raise ValueError(f"task {name!r}: expected a mapping of its knobs, got {params!r}")
             params = dict(params or {})
-            return {"name": name, "test": params.pop("test", {}), "params": params}
+            beside = {key: params.pop(key) for key in ("test", "min_test_distance") if key in params}
+            return {"name": name, "params": params, **beside}
         return value
 
     @model_validator(mode="after")
@@ -164,14 +175,16 @@ class TaskSpec(BaseModel):
         return draw_problems(self, split, seed, index + 1)[index]
 
     def params_json(self) -> str:
-        """Canonical JSON of the knobs that differ from the defaults, ``test`` included."""
+        """Canonical JSON of the knobs that differ from the defaults, ``test`` and ``min_test_distance`` included."""
         params = {**self.params, **({"test": self.test} if self.test else {})}
+        params |= {"min_test_distance": self.min_test_distance} if self.min_test_distance else {}
         return json.dumps(params, sort_keys=True, separators=(",", ":"))
 
     def label(self) -> str:
         """A short name for people: ``elementary_ca(rule=110, width=8)``."""
         parts = [f"{knob}={value}" for knob, value in self.params.items()]
         parts += [f"test {knob}={value}" for knob, value in self.test.items()]
+        parts += [f"min_test_distance={self.min_test_distance:g}"] if self.min_test_distance else []
         return f"{self.name}({', '.join(parts)})" if parts else self.name
 
 

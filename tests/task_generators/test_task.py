@@ -36,7 +36,7 @@ def test_tasks_are_the_files() -> None:
             "task 'elementary_ca': rule = 256: Input should be less than or equal to 255",
         ),
         ({"elementary_ca": {"boundary": "open"}}, "Input should be 'periodic' or 'fixed'"),
-        ({"life": {"rule": "conway"}}, "task 'life': rule = 'conway': expected B, digits 0 to 8, /S, digits 0 to 8"),
+        ({"life": {"rule": "conways"}}, "task 'life': rule = 'conways': expected B, digits 0 to 8, /S, digits 0 to 8"),
         ({"life": {"density": "much"}}, "task 'life': density = 'much': Input should be a valid number"),
     ],
 )
