@@ -12,6 +12,7 @@ seed decides; it keeps them on their sides itself.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,9 @@ for new ones."""
 BATCH_SIZE = 1024
 """Problems generated at once. Changes the speed, never a problem."""
 REDRAWS_AT_ONCE = 16
+DISTANT_FROM = 200
+"""``min_test_distance`` is kept from this many test problems, the published test set: so it makes no difference to the
+training problems how many of them a trial is tested on."""
 
 
 def in_test_partition(task: Task, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
@@ -41,7 +45,7 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
     """The first ``n`` problems of a split. n=30 is the first 30 of n=100. The test split ignores ``seed``.
 
     ValueError when fewer than ``n`` distinct test problems can be found, or fewer than ``n`` training problems of a
-    task that generates none.
+    task that generates none, or at ``min_test_distance``.
     """
     task = spec.build(split)
     seed = 0 if split == Split.TEST else seed
@@ -67,13 +71,17 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
             f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
         )
     stream = _Stream(task, key, split, given)
+    if spec.min_test_distance and split == Split.TRAIN:
+        stream.keep_away_from(draw_problems(spec, Split.TEST, 0, DISTANT_FROM), spec.min_test_distance)
+    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
+        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
     for first in range(len(problems), n, BATCH_SIZE):
         indices = range(first, min(n, first + BATCH_SIZE))
         found = stream.draw(indices)
         if len(found) < len(indices):
             raise ValueError(
                 f"task {spec.label()}: {n} distinct {split} problems asked for, only {first + len(found)} found; "
-                f"lower n_{split} or enlarge the task"
+                f"lower n_{split}{' or min_test_distance' if spec.min_test_distance else ''} or enlarge the task"
             )
         problems += [
             batch.problem(place, f"{prefix}/{index}") for index, (batch, place) in zip(indices, found, strict=True)
@@ -95,6 +103,12 @@ class _Stream:
         if given:
             self._taken.update(self._hashes(np.stack([problem.question for problem in given])))
         self._is_used_up = False
+        self._away_from: Sequence[Problem] = ()
+        self._min_distance = 0.0
+
+    def keep_away_from(self, problems: Sequence[Problem], min_distance: float) -> None:
+        """Draw no problem nearer than ``min_distance`` to any of these, as ``Task.distances`` measures."""
+        self._away_from, self._min_distance = problems, min_distance
 
     def draw(self, indices: range) -> list[tuple[Batch, int]]:
         """The problems of consecutive indices, each as its place in a batch; fewer where no more can be found."""
@@ -153,4 +167,7 @@ class _Stream:
         self, indices: npt.NDArray[np.int64], attempts: npt.NDArray[np.int64] | int
     ) -> tuple[Batch, npt.NDArray[np.bool_]]:
         batch = self._task.generate_many(problem_seeds(self._key, indices, attempts))
-        return batch, in_test_partition(self._task, batch.questions) == (self._split == Split.TEST)
+        is_right = in_test_partition(self._task, batch.questions) == (self._split == Split.TEST)
+        for problem in self._away_from:
+            is_right &= self._task.distances(batch, problem) >= self._min_distance
+        return batch, is_right

@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from task_generators.marked_path import END, OPEN, SOLUTION, START, WALL, growing_path, neighbours, steps_from
+from task_generators.marked_path import (
+    END,
+    OPEN,
+    SOLUTION,
+    START,
+    WALL,
+    growing_path,
+    neighbours,
+    path_distances,
+    steps_from,
+)
 from task_generators.problem import Batch, LazyStates, Problem
 from task_generators.render import MAZE_PALETTE, Palette, RenderStyle
 from task_generators.symmetry import dihedral_copies
@@ -106,6 +116,10 @@ class Maze(Task):
         if not np.array_equal(expected, problem.answer):
             faults.append("the answer is not the way from start to end")
         return faults
+
+    def distances(self, batch: Batch, other: Problem) -> npt.NDArray[np.float64]:
+        """1 - Jaccard index of the marked paths."""
+        return path_distances(batch.answers, other.answer)
 
     def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
         """Keys of the questions up to ``symmetries``: start and end are told apart no more."""

@@ -1,3 +1,4 @@
+import json
 from typing import ClassVar
 
 import numpy as np
@@ -138,3 +139,37 @@ def test_problems_are_those_of_drawing_one_after_the_other() -> None:
                 break
         expected.append(question)
     assert questions(draw_problems(spec, Split.TRAIN, 5, 250)) == expected
+
+
+def test_training_problems_keep_their_distance_from_the_test_set() -> None:
+    near, far = (
+        TaskSpec.model_validate({"life": {"height": 6, "width": 6, "min_test_distance": distance}})
+        for distance in (0, 0.25)
+    )
+    assert far.label() == "life(height=6, width=6, min_test_distance=0.25)"
+    assert TaskSpec.model_validate({"life": json.loads(far.params_json())}) == far
+    tested = np.stack([problem.answer for problem in draw_problems(far, Split.TEST, 0, 200)])
+
+    def nearest(spec: TaskSpec) -> float:
+        trained = np.stack([problem.answer for problem in draw_problems(spec, Split.TRAIN, 0, 300)])
+        return (trained[:, None] != tested).mean(axis=(2, 3)).min()
+
+    assert nearest(near) < 0.25 <= nearest(far)
+    for n in (50, 200):
+        assert questions(draw_problems(far, Split.TEST, 0, n)) == questions(draw_problems(near, Split.TEST, 0, n))
+    with pytest.raises(ValueError, match="min_test_distance is kept from 200 test problems, not 201"):
+        draw_problems(far, Split.TEST, 0, 201)
+
+
+def test_a_distance_that_no_problem_keeps_is_an_error() -> None:
+    spec = TaskSpec.model_validate({"life": {"height": 6, "width": 6, "min_test_distance": 0.99}})
+    with pytest.raises(ValueError, match="only 0 found; lower n_train or min_test_distance or enlarge the task"):
+        draw_problems(spec, Split.TRAIN, 0, 3)
+
+
+def test_the_paths_of_mazes_differ_by_their_jaccard_index() -> None:
+    spec = TaskSpec.model_validate({"maze": {"height": 17, "width": 17, "min_test_distance": 0.5}})
+    tested = [set(zip(*np.nonzero(p.answer == 4), strict=True)) for p in draw_problems(spec, Split.TEST, 0, 200)]
+    for problem in draw_problems(spec, Split.TRAIN, 0, 30):
+        path = set(zip(*np.nonzero(problem.answer == 4), strict=True))
+        assert all(len(path & other) / len(path | other) <= 0.5 for other in tested)
