@@ -273,9 +273,16 @@ def _state(trial: TrialSpec, states: dict[str, TrialStatus]) -> str:
 def _print_counts(
     console: Console, sweep: SweepSpec, trials: Sequence[TrialSpec], states: dict[str, TrialStatus]
 ) -> None:
+    from orchestrator.analysis import MAX_VARIANTS, variants_label
+
+    labels: dict[str, set[str]] = {}
+    for trial in trials:
+        labels.setdefault(trial.task.name, set()).add(trial.task.label())
     counts: dict[tuple[str, str], Counter[str]] = {}
     for trial in trials:
-        counts.setdefault((trial.backbone, trial.task.label()), Counter())[_state(trial, states)] += 1
+        of_name = len(labels[trial.task.name])
+        label = trial.task.label() if of_name <= MAX_VARIANTS else variants_label(trial.task.name, of_name)
+        counts.setdefault((trial.backbone, label), Counter())[_state(trial, states)] += 1
     table = Table(title=f"{sweep.name}: {len(trials)} trials", title_justify="left")
     for name in ("backbone", "task"):
         table.add_column(name)

@@ -10,11 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from orchestrator.sweep_yaml import one_line, read_yaml, set_value, unknown
 from task_generators.problem import Split
@@ -27,13 +40,42 @@ SPEC_VERSION = 1
 """Part of every ``trial_id``. Raised when the meaning of an existing field or default changes, so that old rows no
 longer count as done."""
 
-TASK_KEYS = ("recipe", "test")
+TASK_KEYS = ("n_train", "recipe", "test")
 """Keys of a task's entry that are not knobs of the task."""
 
 LARGEST_INT = 2**63 - 1
 """What an integer column holds."""
 PositiveInt = Annotated[StrictInt, Field(gt=0, le=LARGEST_INT)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0, le=LARGEST_INT)]
+
+
+def _number_or_all(value: Any) -> Any:
+    if value == "all":
+        return value
+    try:
+        return _POSITIVE_INT.validate_python(value)
+    except ValidationError as error:
+        raise PydanticCustomError("n_problems", error.errors()[0]["msg"] + ", or all") from None
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value} is there twice in {list(values)}")
+    return values
+
+
+_POSITIVE_INT: TypeAdapter[int] = TypeAdapter(PositiveInt)
+NumProblems = Annotated[int | Literal["all"], PlainValidator(_number_or_all)]
+"""A number of problems, or ``all`` that there are of a task whose problems are given, such as ``arc``."""
+Ranks = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+TrainingSets = Annotated[
+    tuple[NumProblems, ...],
+    BeforeValidator(lambda value: [value] if value == "all" else value),
+    Field(min_length=1),
+    AfterValidator(_distinct),
+]
 
 
 class BackboneEntry(BaseModel):
@@ -44,7 +86,7 @@ class BackboneEntry(BaseModel):
     name: str
     recipe: TrainRecipe = TrainRecipe()
     placement: Placement = Placement()
-    lora_rank: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    lora_rank: Ranks | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -58,12 +100,18 @@ class BackboneEntry(BaseModel):
 
 
 class TaskEntry(BaseModel):
-    """A task as it is named in a sweep: ``life``, or ``{elementary_ca: {rule: 110, recipe: {...}, test: {...}}}``."""
+    """A task as it is named in a sweep: ``life``, or ``{elementary_ca: {rule: 110, recipe: {...}, test: {...}}}``.
+
+    One entry may name many tasks: ``arc: {dataset: concept_arc, task: "Count*", n_train: [all]}``. What else it says
+    holds for each of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: TaskSpec
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     recipe: TrainRecipe = TrainRecipe()
+    n_train: TrainingSets | None = None
+    """In place of the sweep's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,7 +119,8 @@ class TaskEntry(BaseModel):
         name, overrides = _named_entry(value, "task")
         if name not in task_names():
             raise ValueError(unknown("task", name, task_names()))
-        knobs = list(task_class(name).model_fields)
+        cls_of_task = task_class(name)
+        knobs = list(cls_of_task.model_fields)
         test = overrides.get("test") or {}
         if not isinstance(test, dict):
             raise ValueError(f"{name}.test: expected a mapping of knobs, got {test!r}")
@@ -82,8 +131,9 @@ class TaskEntry(BaseModel):
             if key not in knobs:
                 raise ValueError(unknown(f"knob of {name} in test", key, knobs))
         params = {key: knob for key, knob in overrides.items() if key not in TASK_KEYS}
-        entry = {"task": TaskSpec(name=name, params=params, test=test)}
-        return entry | ({"recipe": overrides["recipe"]} if overrides.get("recipe") is not None else {})
+        tasks = tuple(TaskSpec(name=name, params=each, test=test) for each in cls_of_task.expand(params))
+        rest = {key: overrides[key] for key in ("n_train", "recipe") if overrides.get(key) is not None}
+        return {"tasks": tasks, **rest}
 
 
 class SweepSpec(BaseModel):
@@ -91,6 +141,13 @@ class SweepSpec(BaseModel):
 
     A recipe is resolved in this order, later ones winning: defaults of ``TrainRecipe``, the backbone's published
     recipe, the sweep's ``recipe``, the backbone entry's, the task entry's.
+
+    Some tasks have no generator but a fixed set of problems each (``arc``). They are always tested on their whole test
+    set, whatever ``n_test`` says, and ``n_train`` may be ``all``. A sweep that has both kinds of task gives the one or
+    the other an ``n_train`` of its own::
+
+        tasks: [life, {arc: {task: "*", n_train: [all]}}]
+        n_train: [3, 10, 30]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,22 +155,14 @@ class SweepSpec(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     backbones: tuple[BackboneEntry, ...] = Field(min_length=1)
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
-    n_train: tuple[PositiveInt, ...] = Field(min_length=1)
-    lora_rank: tuple[PositiveInt, ...] = Field(default=(64,), min_length=1)
-    n_test: PositiveInt = 200
+    seeds: Seeds = (0,)
+    n_train: TrainingSets
+    lora_rank: Ranks = (64,)
+    n_test: NumProblems = 200
     recipe: TrainRecipe = TrainRecipe()
     placement: Placement = Placement()
     results: str = ""
     """Folder or URI (``s3://``, ``gs://``) of the tables; the default is ``results/<name>``."""
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> SweepSpec:
-        for axis in ("seeds", "n_train", "lora_rank"):
-            values = getattr(self, axis)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{axis}: {_first_repeat(values)} is there twice in {list(values)}")
-        return self
 
     @property
     def results_uri(self) -> str:
@@ -122,7 +171,10 @@ class SweepSpec(BaseModel):
 
 
 class TrialSpec(BaseModel):
-    """One cell of a sweep. What it says decides every number of the trial's row; ``placement`` decides none of them."""
+    """One cell of a sweep. What it says decides every number of the trial's row; ``placement`` decides none of them.
+
+    A task that generates nothing is tested on its whole test set: ``n_test`` becomes the number of its problems.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -134,6 +186,13 @@ class TrialSpec(BaseModel):
     n_test: PositiveInt = 200
     recipe: TrainRecipe = TrainRecipe()
     placement: Placement = Placement()
+
+    @model_validator(mode="after")
+    def _whole_test_set(self) -> TrialSpec:
+        given = _num_given(self.task, Split.TEST)
+        if given is not None:
+            object.__setattr__(self, "n_test", given)
+        return self
 
     @property
     def backbone_spec(self) -> BackboneSpec:
@@ -178,13 +237,15 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepSpec:
 def expand(sweep: SweepSpec) -> list[TrialSpec]:
     """Every trial of a sweep, backbone by backbone so that a worker keeps its weights; always in the same order.
 
-    An axis that a backbone does not vary with collapses to one trial with 0 there. ValueError when two cells are the
-    same trial, or a combination of recipes is not valid.
+    An axis that a backbone does not vary with collapses to one trial with 0 there, and numbers of training problems
+    that come to the same (``[3, all]`` where there are three) to one trial. ValueError when two cells are the same
+    trial, a combination of recipes is not valid, or a task has fewer problems than are asked for.
     """
+    planned = [(entry, [_planned(task, entry, sweep) for task in entry.tasks]) for entry in sweep.tasks]
     trials: dict[str, TrialSpec] = {}
     for entry in sweep.backbones:
-        for task_entry in sweep.tasks:
-            for trial in _cells(sweep, entry, task_entry):
+        for task_entry, tasks in planned:
+            for trial in _cells(sweep, entry, task_entry.recipe, tasks):
                 if trial.trial_id in trials:
                     raise ValueError(f"the same trial is there twice: {trial.label()}; remove the repeated entry")
                 trials[trial.trial_id] = trial
@@ -193,39 +254,94 @@ def expand(sweep: SweepSpec) -> list[TrialSpec]:
 
 def check_test_sets(trials: Sequence[TrialSpec]) -> None:
     """Draw every test set once. ValueError when a task has fewer test problems than a trial asks for."""
-    test_sets = {(_task_json(trial.task), trial.n_test): trial.task for trial in trials}
+    test_sets = {
+        (_task_json(trial.task), trial.n_test): trial.task
+        for trial in trials
+        if task_class(trial.task.name).can_generate()  # else n_test is the number of those that there are
+    }
     for (_, n_test), task in test_sets.items():
         draw_problems(task, Split.TEST, 0, n_test)
 
 
-def _cells(sweep: SweepSpec, entry: BackboneEntry, task_entry: TaskEntry) -> Iterator[TrialSpec]:
+@dataclass(frozen=True)
+class _PlannedTask:
+    """What all cells of one task share, worked out once."""
+
+    spec: TaskSpec
+    json: str
+    n_train: tuple[int | Literal["all"], ...]
+    num_given: int | None
+    """Training problems there are; None where as many as are asked for are generated."""
+    n_test: int
+
+    def sizes(self) -> list[int]:
+        """The training sets asked for, as numbers."""
+        return list(dict.fromkeys(self._size(size) for size in self.n_train))
+
+    def _size(self, size: int | Literal["all"]) -> int:
+        if size != "all":
+            if self.num_given is None or size <= self.num_given:
+                return size
+            raise ValueError(
+                f"n_train = {size}: {self.spec.label()} has {self.num_given} training problems; lower it or use all; "
+                f"a task may have an n_train of its own: {self.spec.name}: {{..., n_train: [all]}}"
+            )
+        if self.num_given is None:
+            raise ValueError(
+                f"n_train = all: {self.spec.label()} generates as many problems as are asked for; give numbers; "
+                f"a task may have an n_train of its own: {self.spec.name}: {{..., n_train: [3, 10]}}"
+            )
+        return self.num_given
+
+
+def _planned(task: TaskSpec, entry: TaskEntry, sweep: SweepSpec) -> _PlannedTask:
+    n_test = _num_given(task, Split.TEST) or sweep.n_test
+    if n_test == "all":
+        raise ValueError(
+            f"n_test = all: {task.label()} generates as many problems as are asked for; give a number (tasks that "
+            "generate none are always tested on all of theirs)"
+        )
+    return _PlannedTask(task, _task_json(task), entry.n_train or sweep.n_train, _num_given(task, Split.TRAIN), n_test)
+
+
+def _num_given(task: TaskSpec, split: Split) -> int | None:
+    """How many problems a split has; None where as many as are asked for are generated."""
+    if task_class(task.name).can_generate():
+        return None
+    return len(task.build(split).given_problems(split))
+
+
+def _cells(
+    sweep: SweepSpec, entry: BackboneEntry, task_recipe: TrainRecipe, tasks: Sequence[_PlannedTask]
+) -> Iterator[TrialSpec]:
+    """The trials of one backbone on the tasks of one entry."""
     spec = backbone_spec(entry.name)
-    layers = (sweep.recipe, entry.recipe, task_entry.recipe)
     recipe_fields = dict(spec.recipe)
-    for layer in layers:
+    for layer in (sweep.recipe, entry.recipe, task_recipe):
         recipe_fields |= layer.model_dump(exclude_unset=True)
     placement_fields = sweep.placement.model_dump(exclude_unset=True) | entry.placement.model_dump(exclude_unset=True)
     recipe, placement = TrainRecipe(**recipe_fields), Placement(**placement_fields)
     check_recipe(spec, recipe)
-    task = task_entry.task
-    # Cells of one task share all but three numbers: what they share is checked and put into JSON once.
-    version = task_class(task.name).generator_version
-    shared = (entry.name, _task_json(task), version, spec.revision, _recipe_json(recipe))
-    for lora_rank in (entry.lora_rank or sweep.lora_rank) if "lora_rank" in spec.varies_with else (0,):
-        for n_train in sweep.n_train if "n_train" in spec.varies_with else (0,):
-            for seed in sweep.seeds if "seed" in spec.varies_with else (0,):
-                trial = TrialSpec.model_construct(
-                    backbone=entry.name,
-                    task=task,
-                    seed=seed,
-                    n_train=n_train,
-                    lora_rank=lora_rank,
-                    n_test=sweep.n_test,
-                    recipe=recipe,
-                    placement=placement,
-                )
-                trial.__dict__["trial_id"] = _trial_id(*shared, trial)
-                yield trial
+    recipe_json = _recipe_json(recipe)
+    for task in tasks:
+        # Cells of one task share all but three numbers: what they share is checked and put into JSON once.
+        version = task_class(task.spec.name).generator_version
+        shared = (entry.name, task.json, version, spec.revision, recipe_json)
+        for lora_rank in (entry.lora_rank or sweep.lora_rank) if "lora_rank" in spec.varies_with else (0,):
+            for n_train in task.sizes() if "n_train" in spec.varies_with else (0,):
+                for seed in sweep.seeds if "seed" in spec.varies_with else (0,):
+                    trial = TrialSpec.model_construct(
+                        backbone=entry.name,
+                        task=task.spec,
+                        seed=seed,
+                        n_train=n_train,
+                        lora_rank=lora_rank,
+                        n_test=task.n_test,
+                        recipe=recipe,
+                        placement=placement,
+                    )
+                    trial.__dict__["trial_id"] = _trial_id(*shared, trial)
+                    yield trial
 
 
 def _trial_id(
@@ -265,7 +381,3 @@ def _named_entry(value: Any, kind: str) -> tuple[str, dict[str, Any]]:
     elif isinstance(value, str):
         return value, {}
     raise ValueError(f"expected a {kind}'s name, or one name with a mapping of what differs, got {value!r}")
-
-
-def _first_repeat(values: Sequence[int]) -> int:
-    return next(value for index, value in enumerate(values) if value in values[:index])

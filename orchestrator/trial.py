@@ -121,6 +121,7 @@ def run_trial(
     backbone = cache.get(spec.backbone_spec, recipe, device)
     load_s = time.perf_counter() - started
 
+    test_task = spec.task.build(Split.TEST)
     examples = backbone.encode(spec.task.build(Split.TRAIN), train_problems, recipe)
     with lora.attached(backbone, lora_rank=spec.lora_rank, recipe=recipe, seed=spec.seed):
         trained = train(
@@ -133,7 +134,7 @@ def run_trial(
         )
         report("evaluate", 0, spec.n_test)
         started = time.perf_counter()
-        predictions = evaluate(backbone, spec.task.build(Split.TEST), test_problems, recipe, placement)
+        predictions = evaluate(backbone, test_task, test_problems, recipe, placement)
         eval_s = time.perf_counter() - started
         if placement.keep_adapters and backbone.spec.trainable:
             _keep_adapter(backbone, spec.trial_id, results_uri)
@@ -144,7 +145,7 @@ def run_trial(
         zero_stage = DEEPSPEED_STAGE_ON_SEVERAL_WORKERS
     result = replace(
         _row(spec, execution, TrialState.DONE),
-        metrics=summarise(predictions),
+        metrics=summarise(predictions, test_task),
         num_trainable_params=trained.num_trainable_params,
         train_loss=trained.train_loss,
         train_steps=len(trained.losses),

@@ -72,8 +72,10 @@ def evaluate(
     return sorted(predictions, key=lambda prediction: (prediction.index, prediction.attempt))
 
 
-def summarise(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Means over problems of every score and of ``parsed``; empty for no predictions.
+def summarise(predictions: Sequence[Prediction], task: Task) -> dict[str, float]:
+    """Means over problems of every score and of ``parsed``, and what ``task`` makes of them for the whole trial.
+
+    Empty for no predictions.
 
     Of several attempts at a problem, a yes-or-no score (``exact_match``, ``parsed`` ...) counts if any attempt has it;
     every other score is the mean of its attempts. A score that a problem lacks (or has as not-a-number) is left out of
@@ -90,7 +92,8 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, float]:
         for name, scores in attempts.items():
             yes_or_no = all(isinstance(score, bool) for score in scores)
             columns[name].append(float(any(scores)) if yes_or_no else math.fsum(scores) / len(scores))
-    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
+    means = {name: math.fsum(values) / len(values) for name, values in columns.items()}
+    return {**means, **task.trial_scores(means)} if means else {}
 
 
 def _prediction(task: Task, problem: Problem, index: int, attempt: int, grid: Grid | None) -> Prediction:

@@ -55,6 +55,20 @@ def test_what_is_measured():
     assert phases[-1] == ("evaluate", 6, 6)
 
 
+def test_a_task_of_given_problems_is_solved_or_not(tmp_path):
+    """One right answer of two (copying) is not enough; the oracle has both."""
+    pairs = [{"input": [[i, 0]], "output": [[i, 0 if i == 4 else 1]]} for i in range(2, 6)]
+    (tmp_path / "Half.json").write_text(json.dumps({"train": pairs[:2], "test": pairs[2:]}))
+    task = TaskSpec(name="arc", params={"dataset": str(tmp_path), "task": "Half"})
+    for backbone, exact_match, solved in (("copy_question", 0.5, 0.0), ("oracle", 1.0, 1.0)):
+        spec = TrialSpec(backbone=f"baseline/{backbone}", task=task, n_train=0, lora_rank=0)
+        result, predictions, _ = run_trial(spec)
+        assert (result.n_test, len(predictions)) == (2, 2)
+        assert (result.metrics["exact_match"], result.metrics["solved"]) == (exact_match, solved)
+        run_and_record(spec, str(tmp_path / "results"))
+    assert sorted(results.read_trials(tmp_path / "results")["solved"]) == [0.0, 1.0]
+
+
 def test_what_fails_becomes_a_row_and_is_raised_again(tmp_path, monkeypatch):
     def evaluate(*arguments):
         raise RuntimeError("CUDA error: out of memory")

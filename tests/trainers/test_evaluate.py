@@ -9,6 +9,7 @@ import torch
 from task_generators.problem import Problem, frozen_grid
 from task_generators.scoring import grid_scores
 from task_generators.task import Task
+from task_generators.tasks.arc import Arc
 from tests.trainers.toy import ToyRegressor
 from trainers.backbone import BackboneSpec
 from trainers.evaluate import Prediction, evaluate, summarise
@@ -23,6 +24,9 @@ class Echo(Task):
 
     def score(self, problem, grid):
         return {**grid_scores(problem.answer, grid), "size": float(problem.answer.size)}
+
+    def trial_scores(self, means):
+        return {"most": float(means["exact_match"] > 0.5)}
 
 
 class Scripted:
@@ -72,13 +76,13 @@ def test_batch_size_changes_nothing(eval_batch_size):
 
 
 def test_one_attempt_averages_over_problems():
-    assert summarise(answered(ONCE, attempts=1)[1]) == pytest.approx(
-        {"exact_match": 0.6, "cell_accuracy": 0.6, "size": 4.0, "parsed": 0.8}
+    assert summarise(answered(ONCE, attempts=1)[1], Echo()) == pytest.approx(
+        {"exact_match": 0.6, "cell_accuracy": 0.6, "size": 4.0, "parsed": 0.8, "most": 1.0}
     )
 
 
 def test_a_problem_counts_if_any_attempt_is_right():
-    summary = summarise(answered(TWICE, attempts=2)[1])
+    summary = summarise(answered(TWICE, attempts=2)[1], Echo())
     assert summary["exact_match"] == pytest.approx(3 / 5)
     assert summary["parsed"] == pytest.approx(4 / 5)
     assert summary["cell_accuracy"] == pytest.approx((0.5 + 0.5 + 0 + 0 + 1) / 5)
@@ -93,10 +97,17 @@ def test_missing_scores_are_left_out_of_the_mean():
             prediction(0, {"exact_match": True, "relative_path_length": 1.5}),
             prediction(1, {"exact_match": False}),
             prediction(2, {"exact_match": False, "relative_path_length": math.nan}),
-        ]
+        ],
+        Echo(),
     )
-    assert summary == pytest.approx({"exact_match": 1 / 3, "relative_path_length": 1.5, "parsed": 1.0})
-    assert summarise([]) == {}
+    assert summary == pytest.approx({"exact_match": 1 / 3, "relative_path_length": 1.5, "parsed": 1.0, "most": 0.0})
+    assert summarise([], Echo()) == {}
+
+
+def test_an_arc_task_is_solved_when_any_attempt_at_every_input_is_right():
+    solved, failed = [[0, 1], [1, 0], [1, 1], [None, 1], [1, None]], TWICE
+    for script, expected in ((solved, 1.0), (failed, 0.0)):
+        assert summarise(answered(script, attempts=2)[1], Arc())["solved"] == expected
 
 
 def test_the_module_answers_in_evaluation_mode():
