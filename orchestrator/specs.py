@@ -40,7 +40,7 @@ SPEC_VERSION = 1
 """Part of every ``trial_id``. Raised when the meaning of an existing field or default changes, so that old rows no
 longer count as done."""
 
-TASK_KEYS = ("n_train", "recipe", "test")
+TASK_KEYS = ("min_test_distance", "n_train", "recipe", "test")
 """Keys of a task's entry that are not knobs of the task."""
 
 LARGEST_INT = 2**63 - 1
@@ -131,7 +131,8 @@ class TaskEntry(BaseModel):
             if key not in knobs:
                 raise ValueError(unknown(f"knob of {name} in test", key, knobs))
         params = {key: knob for key, knob in overrides.items() if key not in TASK_KEYS}
-        tasks = tuple(TaskSpec(name=name, params=each, test=test) for each in cls_of_task.expand(params))
+        beside = {"test": test, "min_test_distance": overrides.get("min_test_distance") or 0}
+        tasks = tuple(TaskSpec(name=name, params=each, **beside) for each in cls_of_task.expand(params))
         rest = {key: overrides[key] for key in ("n_train", "recipe") if overrides.get(key) is not None}
         return {"tasks": tasks, **rest}
 

@@ -20,6 +20,8 @@ def picture_style(task: Task, recipe: TrainRecipe, problem: Problem) -> RenderSt
     """
     border_px = task.style.border_px if recipe.border_px is None else recipe.border_px
     if recipe.picture_px is None:
+        if recipe.cell_px is None and recipe.border_px is None:
+            return task.style
         cell_px = task.style.cell_px if recipe.cell_px is None else recipe.cell_px
         return replace(task.style, cell_px=cell_px, border_px=border_px, multiple_px=1)
     most_cells = max(*problem.question.shape, *problem.answer.shape)
@@ -30,11 +32,7 @@ def picture_style(task: Task, recipe: TrainRecipe, problem: Problem) -> RenderSt
 
 
 def canvas_px(problem: Problem, style: RenderStyle, multiple_px: int = 1) -> tuple[int, int]:
-    """Height and width that hold question and answer, rounded up to a multiple of ``multiple_px``.
-
-    With a multiple of 16 and the published styles this gives the sizes of the published pictures: Sudoku 290 -> 304,
-    Hitori 162 -> 176.
-    """
+    """Height and width that hold question and answer, rounded up to a multiple of ``multiple_px``."""
     sizes = [style.size_px(problem.question.shape), style.size_px(problem.answer.shape)]
     height, width = (-(-max(sides) // multiple_px) * multiple_px for sides in zip(*sizes, strict=True))
     return height, width

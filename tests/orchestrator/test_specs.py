@@ -34,6 +34,17 @@ def load(tmp_path):
     return load_text
 
 
+def test_training_problems_may_be_kept_away_from_test_problems(tmp_path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: x\nbackbones: [baseline/oracle]\nn_train: [3]\ntasks: [{life: {min_test_distance: 0.25}}, life]"
+    )
+    near, far = reversed(expand(load_sweep(path)))
+    assert far.task.min_test_distance == 0.25
+    assert json.loads(far.task.params_json()) == {"min_test_distance": 0.25}
+    assert near.trial_id != far.trial_id
+
+
 def test_every_cell_is_there_once_and_backbones_stay_together(load):
     trials = expand(load(BASE))
     assert len(trials) == 2 * 2 * 2 * 2 * 2

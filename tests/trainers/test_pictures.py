@@ -17,7 +17,7 @@ def blank(rows: int, columns: int) -> Problem:
 
 def test_the_published_style_is_the_default() -> None:
     style = picture_style(Life(), TrainRecipe(), blank(8, 8))
-    assert (style.cell_px, style.border_px, style.size_px((8, 8))) == (30, 2, (258, 258))
+    assert (style.cell_px, style.border_px, style.size_px((8, 8))) == (30, 2, (272, 272))
     assert canvas_px(blank(8, 8), style, 16) == (272, 272)
 
 
