@@ -119,7 +119,7 @@ def _pool_variants(curves: pd.DataFrame) -> pd.DataFrame:
     for score in ("exact_match", "cell_accuracy"):
         pooled[score] = pooled[score] * pooled["n_test"]
     pooled["answered"] = pooled["n_test"].where(finished, 0)
-    sums = {name: "sum" for name in ("exact_match", "cell_accuracy", "answered", "n_test", "done", "failed", "missing")}
+    sums = dict.fromkeys(("exact_match", "cell_accuracy", "answered", "n_test", "done", "failed", "missing"), "sum")
     keys = [*CURVE, "n_train"]
     pooled = pooled.groupby(keys, sort=False).agg({"family": "first", "task_label": "first", **sums}).reset_index()
     for score in ("exact_match", "cell_accuracy"):

@@ -104,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(
         "preview",
         task_commands.preview,
-        "Draw problems of a task: a sheet (PNG), or transition videos (GIF, MP4).",
+        "Draw problems of a task: a sheet (PNG), or transition videos (GIF, MP4); or of all.",
     )
-    _add_problems(sub)
+    _add_problems(sub, "?")
     sub.add_argument("--n", type=_positive, default=8, help="number of problems (default: 8)")
     sub.add_argument("--out", type=Path, metavar="X.png|X.gif|X.mp4", help="default: preview_TASK.png")
     sub.add_argument("--states", action="store_true", help="show the states between question and answer too (sheet)")
@@ -126,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_problems(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("task", metavar="TASK")
+def _add_problems(sub: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    sub.add_argument("task", metavar="TASK", nargs=nargs)
     sub.add_argument("--split", choices=[split.value for split in Split], default=Split.TRAIN.value)
     sub.add_argument("--seed", type=_not_negative, default=0, help="seed of the training split (default: 0)")
     _add_params(sub)

@@ -14,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 from task_generators.problem import Problem, Split
 from task_generators.render import Image, contact_sheet, render
 from task_generators.splits import draw_problems
-from task_generators.task import Task, TaskSpec
+from task_generators.task import Task, TaskSpec, task_names
 from task_generators.transition_video import Interpolation, problem_video
 from trainers.pictures import canvas_px, draw_on_canvas
 
@@ -23,6 +23,8 @@ SHEET_WIDTH_PX = 1600
 STATES_SHOWN = 6
 """Of the states between question and answer, at most this many, evenly spread."""
 CAPTION_CHARS = 48
+OVERVIEW_PX = (160, 128)
+"""Width and height into which the pictures of an overview are scaled."""
 GAP_PX = 28
 ARROW_PX = 28
 LABEL_PX = 22
@@ -39,7 +41,7 @@ def write_sheet(spec: TaskSpec, split: Split, seed: int, n: int, with_states: bo
     ValueError when the file cannot be written, or the split has no such problems.
     """
     task, problems = spec.build(split), _first_problems(spec, split, seed, n)
-    cards = [_card(task, problem, index, with_states) for index, problem in enumerate(problems)]
+    cards = [_card(task, problem, f"{index}   question", with_states) for index, problem in enumerate(problems)]
     columns = max(1, min(len(cards), SHEET_WIDTH_PX // (max(card.shape[1] for card in cards) + GAP_PX)))
     cards_image = contact_sheet(cards, columns, gap_px=GAP_PX)
     subtitle = f"{split} split" + (f", seed {seed}" if split == Split.TRAIN else "") + f"   ·   {task.problem_space()}"
@@ -48,12 +50,23 @@ def write_sheet(spec: TaskSpec, split: Split, seed: int, n: int, with_states: bo
     sheet = PillowImage.new("RGB", (width, head.height + cards_image.shape[0]), "white")
     sheet.paste(head, (0, 0))
     sheet.paste(PillowImage.fromarray(cards_image), (0, head.height))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--out {path}: cannot be written: {error}") from None
+    _save(sheet, path)
     return len(problems)
+
+
+def write_overview(path: Path) -> int:
+    """A PNG with a problem of every task at its defaults, pictures scaled to one size; returns how many there are.
+
+    ValueError when the file cannot be written.
+    """
+    cards = []
+    for name in task_names():
+        spec = TaskSpec(name=name)
+        (problem,) = _first_problems(spec, Split.TRAIN, 0, 1)
+        cards.append(_card(spec.build(), problem, name, False, OVERVIEW_PX))
+    columns = max(1, SHEET_WIDTH_PX // (max(card.shape[1] for card in cards) + GAP_PX))
+    _save(PillowImage.fromarray(contact_sheet(cards, columns, gap_px=GAP_PX)), path)
+    return len(cards)
 
 
 def write_videos(
@@ -84,24 +97,34 @@ def _first_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Pro
     return draw_problems(spec, split, seed, n if task.can_generate() else min(n, len(task.given_problems(split))))
 
 
-def _card(task: Task, problem: Problem, index: int, with_states: bool) -> Image:
-    """Question, arrow, answer, with a label above and what the metadata says below: uint8 (height_px, width_px, 3)."""
+def _save(sheet: PillowImage.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--out {path}: cannot be written: {error}") from None
+
+
+def _card(task: Task, problem: Problem, label: str, with_states: bool, fit_px: tuple[int, int] | None = None) -> Image:
+    """Question, arrow, answer, with a label above and what the metadata says below: uint8 (height_px, width_px, 3).
+
+    With ``fit_px`` the pictures are scaled into that width and height, and the metadata is left out.
+    """
     states = list(problem.states) if with_states else []
     if len(states) > STATES_SHOWN:
         states = [states[place] for place in np.linspace(0, len(states) - 1, STATES_SHOWN).round().astype(int)]
     grids = [problem.question, *states, problem.answer]
-    names = ["question", *[""] * len(states), "answer"]
-    pictures = [_framed(render(grid, task.palette, task.style)) for grid in grids]
+    names = [label, *[""] * len(states), "answer" if fit_px is None else ""]
+    pictures = [_framed(render(grid, task.palette, task.style), fit_px) for grid in grids]
     widths = [max(picture.width, 64) for picture in pictures]
     height = max(picture.height for picture in pictures)
-    caption = _caption(problem)
+    caption = _caption(problem) if fit_px is None else ""
     canvas = PillowImage.new(
         "RGB", (sum(widths) + ARROW_PX * (len(grids) - 1), LABEL_PX + height + (LABEL_PX if caption else 0)), "white"
     )
     draw, left = ImageDraw.Draw(canvas), 0
     for place, (name, picture, width) in enumerate(zip(names, pictures, widths, strict=True)):
-        label = f"{index}   {name}" if place == 0 else name
-        draw.text((left, 3), label, fill=FAINT, font=_font(13))
+        draw.text((left, 3), name, fill=FAINT if fit_px is None else INK, font=_font(13))
         canvas.paste(picture, (left, LABEL_PX))
         left += width
         if place + 1 < len(grids):
@@ -147,10 +170,14 @@ def _caption(problem: Problem) -> str:
     return text if len(text) <= CAPTION_CHARS else text[: CAPTION_CHARS - 1] + "…"
 
 
-def _framed(picture: Image) -> PillowImage.Image:
+def _framed(picture: Image, fit_px: tuple[int, int] | None) -> PillowImage.Image:
     """A thin line around a picture, so that white ones have an edge."""
-    framed = PillowImage.new("RGB", (picture.shape[1] + 2, picture.shape[0] + 2), FRAME)
-    framed.paste(PillowImage.fromarray(picture), (1, 1))
+    image = PillowImage.fromarray(picture)
+    if fit_px is not None:
+        scale = min(fit_px[0] / image.width, fit_px[1] / image.height)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), PillowImage.Resampling.BOX)
+    framed = PillowImage.new("RGB", (image.width + 2, image.height + 2), FRAME)
+    framed.paste(image, (1, 1))
     return framed
 
 

@@ -131,7 +131,7 @@ class TaskEntry(BaseModel):
             if key not in knobs:
                 raise ValueError(unknown(f"knob of {name} in test", key, knobs))
         params = {key: knob for key, knob in overrides.items() if key not in TASK_KEYS}
-        beside = {"test": test, "min_test_distance": overrides.get("min_test_distance") or 0}
+        beside: dict[str, Any] = {"test": test, "min_test_distance": overrides.get("min_test_distance") or 0}
         tasks = tuple(TaskSpec(name=name, params=each, **beside) for each in cls_of_task.expand(params))
         rest = {key: overrides[key] for key in ("n_train", "recipe") if overrides.get(key) is not None}
         return {"tasks": tasks, **rest}

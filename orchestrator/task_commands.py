@@ -67,9 +67,14 @@ def tasks(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def preview(arguments: argparse.Namespace, console: Console) -> int:
-    """``sweep preview TASK``."""
-    from orchestrator.preview import write_sheet, write_videos
+    """``sweep preview [TASK]``."""
+    from orchestrator.preview import write_overview, write_sheet, write_videos
 
+    if arguments.task is None:
+        out = arguments.out or Path("preview.png")
+        num_tasks = write_overview(out)
+        console.print(f"{out}: a problem of each of {num_tasks} tasks", highlight=False, soft_wrap=True)
+        return 0
     spec = task_spec(arguments.task, arguments.param)
     out = arguments.out or Path(f"preview_{spec.name}.png")
     if out.suffix in (".gif", ".mp4"):

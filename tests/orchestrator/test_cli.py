@@ -148,6 +148,13 @@ def test_preview_of_every_task(name, tmp_path, capsys):
     assert set(TaskSpec(name=name).build().palette.colors) <= present, "the legend shows every colour"
 
 
+def test_preview_of_all_tasks(tmp_path, capsys):
+    out = tmp_path / "all.png"
+    assert main(["preview", "--out", str(out)]) == 0
+    assert f"a problem of each of {len(task_names())} tasks" in capsys.readouterr().out
+    assert Image.open(out).height > 500
+
+
 def test_preview_lays_out_many_problems(tmp_path):
     sheets = []
     for n in ("4", "30"):

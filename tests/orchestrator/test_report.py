@@ -60,6 +60,33 @@ def test_learning_curves_are_means_over_seeds(measured):
     assert curves.loc["baseline/oracle", "life", 0]["done"] == 1
 
 
+def test_many_variants_of_a_task_are_one_curve(tmp_path, make_result):
+    rules = [{"elementary_ca": {"rule": rule}} for rule in range(30)]
+    arc_tasks = {"arc": {"task": "[ab]*", "n_train": ["all"]}}
+    trials = trials_of(backbones=["causal_lm/tiny"], tasks=[*rules, "life", arc_tasks], seeds=[0], n_train=[3, 10])
+    arc_trials = [spec for spec in trials if spec.task.name == "arc"]
+    assert len(arc_trials) > 21
+    right = {spec.trial_id: number % 2 for number, spec in enumerate(arc_trials)}
+    for spec in trials[:-1]:
+        exact_match = right.get(spec.trial_id, spec.task.params.get("rule", 0) / 29 if spec.n_train == 10 else 0)
+        results.write(tmp_path, make_result(spec.trial_id, metrics={"exact_match": exact_match, "cell_accuracy": 1.0}))
+    frame = with_missing(results.read_trials(tmp_path), trials)
+    curves = learning_curves(frame).set_index(["task_label", "n_train"])
+    rules_at_10 = curves.loc["elementary_ca (30 variants)", 10]
+    assert rules_at_10["exact_match"] == pytest.approx(0.5)
+    assert (rules_at_10["n_test"], rules_at_10["done"]) == (30 * 50, 30)
+    assert curves.loc["life", 3]["n_test"] == 50
+    pooled = curves.loc[f"arc ({len(arc_trials)} variants)", 0]
+    num_inputs = {spec.trial_id: spec.n_test for spec in arc_trials[:-1]}
+    expected = sum(num_inputs[trial] * right[trial] for trial in num_inputs) / sum(num_inputs.values())
+    assert pooled["exact_match"] == pytest.approx(expected)
+    assert (pooled["done"], pooled["missing"]) == (len(arc_trials) - 1, 1)
+    assert pooled["low"] < expected < pooled["high"]
+    text = printed(report.results_table(frame))
+    assert f"arc ({len(arc_trials)} variants)" in text
+    report.write_learning_curves(frame, tmp_path)
+
+
 def test_recipes_and_ranks_are_curves_of_their_own(tmp_path, make_result):
     trials = trials_of(
         backbones=["cogvideox/tiny", {"cogvideox/tiny": {"recipe": {"max_steps": 7}}}], lora_rank=[4, 8], tasks=["life"]
