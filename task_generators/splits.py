@@ -6,19 +6,20 @@ split, is redrawn. So leakage is impossible by construction, without comparing p
 but (task, params, split, seed, i): not on n_test, n_train, other tasks or other processes.
 
 A task may bring problems of its own (``Task.given_problems``). They come first, training problems in an order that the
-seed decides; it keeps them on their sides itself.
+seed decides; it keeps them on their sides itself. ``TaskSpec.min_test_distance`` turns away training problems that are
+near a test problem.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from task_generators.problem import Batch, Problem, Split
+from task_generators.problem import Batch, Problem, Split, stacked
 from task_generators.rng import mixed, problem_rng, problem_seeds
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
     if split == Split.TRAIN:
         prefix += f"/{seed}"
     given = task.given_problems(split)
+    away_from: list[Problem] = []
+    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
+        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
+    if spec.min_test_distance and split == Split.TRAIN:
+        away_from = draw_problems(spec, Split.TEST, 0, DISTANT_FROM)
+        if given:
+            is_far = _is_far(task, stacked(given), away_from, spec.min_test_distance)
+            given = [problem for problem, keeps in zip(given, is_far.tolist(), strict=True) if keeps]
     problems: list[Problem] = []
     if given:
         order = range(len(given))
@@ -70,11 +79,7 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
         raise ValueError(
             f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
         )
-    stream = _Stream(task, key, split, given)
-    if spec.min_test_distance and split == Split.TRAIN:
-        stream.keep_away_from(draw_problems(spec, Split.TEST, 0, DISTANT_FROM), spec.min_test_distance)
-    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
-        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
+    stream = _Stream(task, key, split, given, away_from, spec.min_test_distance)
     for first in range(len(problems), n, BATCH_SIZE):
         indices = range(first, min(n, first + BATCH_SIZE))
         found = stream.draw(indices)
@@ -93,7 +98,15 @@ class _Stream:
     """Generated problems of one split in their order: index i is its first draw that lies on the split's side and is
     none of those before it."""
 
-    def __init__(self, task: Task, key: tuple[str | int, ...], split: Split, given: Any) -> None:
+    def __init__(
+        self,
+        task: Task,
+        key: tuple[str | int, ...],
+        split: Split,
+        given: Sequence[Problem],
+        away_from: Sequence[Problem],
+        min_distance: float,
+    ) -> None:
         from task_generators.copy_hash import grid_hashes
 
         self._task, self._key, self._split = task, key, split
@@ -103,12 +116,7 @@ class _Stream:
         if given:
             self._taken.update(self._hashes(np.stack([problem.question for problem in given])))
         self._is_used_up = False
-        self._away_from: Sequence[Problem] = ()
-        self._min_distance = 0.0
-
-    def keep_away_from(self, problems: Sequence[Problem], min_distance: float) -> None:
-        """Draw no problem nearer than ``min_distance`` to any of these, as ``Task.distances`` measures."""
-        self._away_from, self._min_distance = problems, min_distance
+        self._away_from, self._min_distance = away_from, min_distance
 
     def draw(self, indices: range) -> list[tuple[Batch, int]]:
         """The problems of consecutive indices, each as its place in a batch; fewer where no more can be found."""
@@ -168,6 +176,12 @@ class _Stream:
     ) -> tuple[Batch, npt.NDArray[np.bool_]]:
         batch = self._task.generate_many(problem_seeds(self._key, indices, attempts))
         is_right = in_test_partition(self._task, batch.questions) == (self._split == Split.TEST)
-        for problem in self._away_from:
-            is_right &= self._task.distances(batch, problem) >= self._min_distance
-        return batch, is_right
+        return batch, is_right & _is_far(self._task, batch, self._away_from, self._min_distance)
+
+
+def _is_far(task: Task, batch: Batch, others: Sequence[Problem], min_distance: float) -> npt.NDArray[np.bool_]:
+    """Whether each problem of a batch is ``min_distance`` or more from all others, as ``Task.distances`` measures."""
+    is_far = np.ones(len(batch), dtype=np.bool_)
+    for problem in others:
+        is_far &= task.distances(batch, problem) >= min_distance
+    return is_far

@@ -157,6 +157,8 @@ class TaskSpec(BaseModel):
     @model_validator(mode="after")
     def _normalise(self) -> TaskSpec:
         task = _build(self.name, self.params, "")
+        if self.min_test_distance and not task.can_generate():
+            raise ValueError(f"task {self.name!r}: min_test_distance: leave it out, its problems are given")
         params = task.model_dump(exclude_defaults=True)
         tested = _build(self.name, {**self.params, **self.test}, "test.").model_dump()
         test = {knob: value for knob, value in tested.items() if value != task.model_dump()[knob]}

@@ -37,6 +37,7 @@ def test_tasks_are_the_files() -> None:
         ),
         ({"elementary_ca": {"boundary": "open"}}, "Input should be 'periodic' or 'fixed'"),
         ({"life": {"rule": "conways"}}, "task 'life': rule = 'conways': expected B, digits 0 to 8, /S, digits 0 to 8"),
+        ({"arc": {"min_test_distance": 0.1}}, "task 'arc': min_test_distance: leave it out, its problems are given"),
         ({"life": {"density": "much"}}, "task 'life': density = 'much': Input should be a valid number"),
     ],
 )
