@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -120,21 +121,30 @@ def test_the_stored_answer_scores_one(name: str) -> None:
 
 
 def test_the_verifier_finds_every_problem_right(name: str) -> None:
-    for problem in problems(name) + problems(name, Split.TEST):
+    """All of them, or as many as 10 CPU seconds verify: proofs of a mate in two take 20 ms each."""
+    drawn = problems(name, Split.TEST) + problems(name)
+    started = time.process_time()
+    for number, problem in enumerate(drawn):
+        if number >= 300 and time.process_time() - started > 10:
+            break
         assert task(name).verify(problem) == []
 
 
-def test_the_verifier_finds_wrong_answers_and_questions(name: str) -> None:
+def test_the_verifier_finds_what_is_wrong(name: str) -> None:
+    """One cell of the answer, or of the question. A changed question may be another right one, but seldom is."""
     rng = np.random.default_rng(2)
     num_codes = len(task(name).palette.colors)
+    found: dict[str, list[bool]] = {"question": [], "answer": []}
     for problem in every(problems(name), 50):
-        for part in ("question", "answer"):
+        for part, outcomes in found.items():
             wrong = getattr(problem, part).copy()
             cell = tuple(rng.integers(0, wrong.shape))
             wrong[cell] = (wrong[cell] + rng.integers(1, num_codes)) % num_codes
             faults = task(name).verify(replace(problem, **{part: wrong}))
-            assert faults
             assert all(isinstance(fault, str) and fault and "\n" not in fault for fault in faults)
+            outcomes.append(bool(faults))
+    assert all(found["answer"])
+    assert np.mean(found["question"]) > 0.8
 
 
 def test_wrong_and_unreadable_answers_score_below(name: str) -> None:
