@@ -1,4 +1,4 @@
-"""What the cells of a picture look like, compiled. Import this inside functions only: numba takes half a second to load.
+"""What the cells of a picture look like, compiled. Import this inside functions only (numba is slow to load).
 
 N pictures, H and W their height and width in px; R rows and C columns of cells; K colours.
 """
@@ -22,7 +22,7 @@ OUTLIER_DISTANCE = 45.0
 """From this RGB distance on, no palette colour explains a cell better than none."""
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def read_at_a_glance(
     images: npt.NDArray[np.uint8],
     tops: npt.NDArray[np.int64],
@@ -37,34 +37,30 @@ def read_at_a_glance(
 ) -> None:
     """Nearest colour of every cell's mean, and whether every cell and the border lines are near enough to be sure.
 
-    ``images`` (N, H, W, 3); ``tops`` (R,) and ``lefts`` (C,): where the inner squares of ``inner_px`` px begin;
-    ``lines``: pixel rows that hold nothing but ``line_color`` (3,), may be empty; ``colors`` (K, 3). Fills ``codes`` and
-    ``confidence`` (N, R, C) and ``is_sure`` (N,).
+    ``images`` (N, H, W * 3); ``tops`` (R,) and ``lefts`` (C,): where the inner squares of ``inner_px`` px begin;
+    ``lines``: pixel rows that hold nothing but ``line_color`` (3,), may be empty; ``colors`` (K, 3). Fills in ``codes``
+    and ``confidence`` (N, R, C) and ``is_sure`` (N,).
     """
-    num_images, _, width, _ = images.shape
+    num_images, _, row_values = images.shape
     num_colors = len(colors)
-    column_sums = np.empty(width * 3, dtype=np.uint32)
+    column_sums = np.zeros(row_values, dtype=np.uint32)
     for n in range(num_images):
         sure = True
-        pixels = images[n].reshape(-1)
-        if len(lines):
-            column_sums[:] = 0
-            for y in lines:
-                row = pixels[y * width * 3 : (y + 1) * width * 3]
-                for x in range(width * 3):
-                    column_sums[x] += row[x]
-            for channel in range(3):
-                total = 0
-                for x in range(width):
-                    total += column_sums[3 * x + channel]
-                if abs(total / (width * len(lines)) - line_color[channel]) > SURE_LINE_DEVIATION:
-                    sure = False
+        for channel in range(3):
+            total = 0
+            for line in range(len(lines)):
+                for x in range(channel, row_values, 3):
+                    total += images[n, lines[line], x]
+            if abs(3 * total - line_color[channel] * row_values * len(lines)) > (
+                SURE_LINE_DEVIATION * row_values * len(lines)
+            ):
+                sure = False
         for i in range(len(tops)):
-            column_sums[:] = 0
+            for x in range(row_values):
+                column_sums[x] = 0
             for y in range(tops[i], tops[i] + inner_px):
-                row = pixels[y * width * 3 : (y + 1) * width * 3]
-                for x in range(width * 3):
-                    column_sums[x] += row[x]
+                for x in range(row_values):
+                    column_sums[x] += images[n, y, x]
             for j in range(len(lefts)):
                 red, green, blue = 0, 0, 0
                 for x in range(3 * lefts[j], 3 * (lefts[j] + inner_px), 3):
@@ -73,10 +69,10 @@ def read_at_a_glance(
                     blue += column_sums[x + 2]
                 area = np.float32(inner_px * inner_px)
                 mean_red, mean_green, mean_blue = red / area, green / area, blue / area
-                nearest, first, second = 0, np.float32(1e9), np.float32(1e9)
+                nearest, first, second = 0, 1e9, 1e9
                 for k in range(num_colors):
                     dr, dg, db = mean_red - colors[k, 0], mean_green - colors[k, 1], mean_blue - colors[k, 2]
-                    distance = np.float32(dr * dr + dg * dg + db * db)
+                    distance = float(dr * dr + dg * dg + db * db)
                     if distance < first:
                         nearest, first, second = k, distance, first
                     elif distance < second:
@@ -91,7 +87,7 @@ def read_at_a_glance(
         is_sure[n] = sure
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def match_confidence(first: float, second: float) -> float:
     """Chance, 0 to 1, that the nearest colour is right: Gaussian deviations, or no colour of the palette at all.
 
@@ -102,7 +98,7 @@ def match_confidence(first: float, second: float) -> float:
     return 1.0 / (1.0 + math.exp(scale * max(second - first, 0.0)) + math.exp(min(scale * (outlier - first), 80.0)))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def cell_statistics(
     image: npt.NDArray[np.uint8],
     tops: npt.NDArray[np.int64],
@@ -122,7 +118,8 @@ def cell_statistics(
     for i in range(len(tops)):
         for j in range(num_columns):
             for channel in range(3):
-                histogram[:] = 0
+                for value in range(256):
+                    histogram[value] = 0
                 total = 0
                 for y in range(tops[i], tops[i] + inner_px):
                     for x in range(lefts[j], lefts[j] + inner_px):
@@ -144,3 +141,26 @@ def cell_statistics(
                 means[i * num_columns + j, channel] = total / area
                 # The median's own bin lies half on this side, half on the other where nothing is clipped.
                 deviations[i * num_columns + j, channel] = math.sqrt(squares / max(1, min(count, area // 2)))
+
+
+@numba.njit(cache=True, error_model="numpy")
+def nearest_colors(
+    observed: npt.NDArray[np.float64],
+    seen: npt.NDArray[np.float64],
+    codes: npt.NDArray[np.int8],
+    confidence: npt.NDArray[np.float32],
+    nearest: npt.NDArray[np.float64],
+) -> None:
+    """For each cell (cells, 3) the nearest of the colours ``seen`` (K, 3), its confidence and its squared distance."""
+    for cell in range(len(observed)):
+        first, second = 1e9, 1e9
+        for k in range(len(seen)):
+            distance = 0.0
+            for channel in range(3):
+                distance += (observed[cell, channel] - seen[k, channel]) ** 2
+            if distance < first:
+                codes[cell], first, second = k, distance, first
+            elif distance < second:
+                second = distance
+        confidence[cell] = match_confidence(first, second)
+        nearest[cell] = first
