@@ -1,10 +1,5 @@
-import io
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
-from PIL import ImageFilter
 
 from task_generators.parse import parse, read_picture, read_pictures
 from task_generators.problem import Grid, frozen_grid
@@ -13,12 +8,12 @@ from task_generators.render import (
     ARC_NAMES,
     CHESS_COLORS,
     MAZE_PALETTE,
-    Image,
     Palette,
     RenderStyle,
     render,
     render_many,
 )
+from tests.task_generators.picture_damage import DAMAGES, noisy, tinted
 
 ARC = Palette(ARC_COLORS, ARC_NAMES)
 CHESS = Palette(CHESS_COLORS, tuple("abcdefghijklm"))
@@ -51,55 +46,6 @@ PICTURES = {
     "ant": [(ANT, BARE, drawn((8, 8), [0.5, 0.48, 0.02]))],
     "arc": [(ARC, RenderStyle(20, 2), drawn((3, 12), [0.1] * 10)), (ARC, LINED, drawn((10, 10), [0.9, 0, 0.1]))],
     "one colour": grids_of_one_colour(),
-}
-
-
-def noisy(image: Image, sigma: float) -> Image:
-    noise = np.random.default_rng(1).normal(0, sigma, image.shape)
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-
-
-def compressed(image: Image, quality: int) -> Image:
-    file = io.BytesIO()
-    PillowImage.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(PillowImage.open(file))
-
-
-def tinted(image: Image, gain: float, *offset: float) -> Image:
-    return np.clip(np.rint(image * gain + np.array(offset)), 0, 255).astype(np.uint8)
-
-
-def blurred(image: Image, radius_px: float) -> Image:
-    return np.asarray(PillowImage.fromarray(image).filter(ImageFilter.GaussianBlur(radius_px)))
-
-
-def shifted(image: Image, down_px: int, right_px: int, fill: tuple[int, int, int] | None = None) -> Image:
-    """Moves the picture; what comes in repeats the edge, or has the colour ``fill``."""
-    height, width, _ = image.shape
-    wide = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
-    if fill is not None:
-        wide[:] = fill
-        wide[3:-3, 3:-3] = image
-    return wide[3 - down_px : 3 - down_px + height, 3 - right_px : 3 - right_px + width]
-
-
-def mildly_spoiled(image: Image) -> Image:
-    spoiled = shifted(tinted(image, 0.85, 20, -20, 10), 1, -1)
-    return compressed(noisy(blurred(spoiled, 1), 20), 30)
-
-
-DAMAGES: dict[str, Callable[[Image], Image]] = {
-    "noise": lambda image: noisy(image, 60),
-    "JPEG": lambda image: compressed(image, 5),
-    "gain": lambda image: tinted(image, 0.7, 0),
-    "brighter": lambda image: tinted(image, 1, 60),
-    "darker": lambda image: tinted(image, 1, -60),
-    "red": lambda image: tinted(image, 1, 60, -60, -60),
-    "cold": lambda image: tinted(image, 1, -60, 0, 60),
-    "blur": lambda image: blurred(image, 2),
-    "shift": lambda image: shifted(image, 3, -3),
-    "shift up": lambda image: shifted(image, -3, 3, (85, 85, 85)),
-    "mild combination": mildly_spoiled,
 }
 
 
