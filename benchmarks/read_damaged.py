@@ -2,7 +2,7 @@
 
     python benchmarks/read_damaged.py [--grids 200] [TASK ...]
 
-Gaussian noise of sigma 60, JPEG quality 5, gain 0.7, offsets of up to 60 a channel, blur of 2 px, shifts of 3 px, one at
+Gaussian noise of sigma 60, JPEG quality 5, gain 0.7, offsets of 60 a channel, blur of 2 px, shifts of 3 px, one at
 a time, and a mild combination of all; with the grid's shape told, and found in the picture. ``arc``: of all tasks of
 ARC-AGI-1's evaluation set. Exit status 1 when a grid is misread.
 """

@@ -1,6 +1,7 @@
 """A Sudoku solver, compiled. Import this inside functions only: numba takes half a second to load.
 
-It knows nothing of how puzzles are made, so that it can prove that a puzzle has exactly one solution.
+It proves that a puzzle has exactly one solution, in another way than puzzles are made: as an exact cover, by Knuth's
+Algorithm X with dancing links ("Dancing links", arXiv cs/0011047), and without a line of the generator's.
 """
 
 from __future__ import annotations
@@ -12,100 +13,153 @@ import numpy.typing as npt
 from task_generators.problem import Grid, frozen_grid
 
 
-@numba.njit(cache=True)
-def search(puzzle: npt.NDArray[np.int8], box_side: int, limit: int, found: npt.NDArray[np.int8]) -> int:
-    """Find up to ``limit`` solutions of a puzzle, 0 = empty; returns how many there are.
+def solutions(puzzle: Grid, limit: int = 2) -> list[Grid]:
+    """Up to ``limit`` solutions of a puzzle (size, size) with 0 = empty; two are enough to disprove uniqueness."""
+    assert puzzle.shape in ((4, 4), (9, 9))
+    found = np.empty((limit, *puzzle.shape), dtype=np.int8)
+    # A copy, because a read-only array would be another type to numba, and be compiled for once more.
+    count = _cover(puzzle.flatten(), round(len(puzzle) ** 0.5), limit, found.ravel())
+    return [frozen_grid(solution) for solution in found[:count]]
 
-    ``puzzle``: the cells row by row, shape (size * size,); ``found``: (limit * size * size,), receives the solutions.
-    Depth-first over the empty cell with the fewest candidates, which are kept as bit sets (bit d - 1 for digit d) of
-    the digits missing from each row, column and box. Flat arrays and plain loops, because they compile in a fraction
-    of the time of array expressions.
+
+@numba.njit(cache=True, error_model="numpy")
+def _cover(puzzle: npt.NDArray[np.int8], box_side: int, limit: int, found: npt.NDArray[np.int8]) -> int:
+    """Find up to ``limit`` solutions of the cells row by row; returns how many, and writes them to ``found``, flat.
+
+    A choice (a digit in a cell) covers four demands: the cell is filled, and its row, its column and its box hold the
+    digit. Nodes 0 to num_demands - 1 head the demands' columns, the next is the root; then four nodes a choice.
     """
     size = box_side * box_side
     num_cells = size * size
-    row_missing = np.empty(size, dtype=np.int64)
-    column_missing = np.empty(size, dtype=np.int64)
-    box_missing = np.empty(size, dtype=np.int64)
-    for unit in range(size):
-        row_missing[unit] = column_missing[unit] = box_missing[unit] = (1 << size) - 1
-    row_of = np.empty(num_cells, dtype=np.int64)
-    column_of = np.empty(num_cells, dtype=np.int64)
-    box_of = np.empty(num_cells, dtype=np.int64)
-    # Cells to fill in the order in which the search fills them; those from ``depth`` on are still empty.
-    order = np.empty(num_cells, dtype=np.int64)
-    num_empty = 0
+    num_demands = 4 * num_cells
+    root = num_demands
+    num_nodes = num_demands + 1 + 4 * num_cells * size
+    up = np.empty(num_nodes, dtype=np.int32)
+    down = np.empty(num_nodes, dtype=np.int32)
+    demand_of = np.empty(num_nodes, dtype=np.int32)
+    length = np.zeros(num_demands, dtype=np.int32)
+    # Only heads are linked sideways: the four nodes of a choice lie side by side.
+    left = np.empty(num_demands + 1, dtype=np.int32)
+    right = np.empty(num_demands + 1, dtype=np.int32)
+    for head in range(num_demands + 1):
+        up[head] = down[head] = head
+        left[head] = head - 1 if head else root
+        right[head] = head + 1 if head < root else 0
     for cell in range(num_cells):
         row, column = cell // size, cell % size
         box = row // box_side * box_side + column // box_side
-        row_of[cell], column_of[cell], box_of[cell] = row, column, box
-        if puzzle[cell] == 0:
-            order[num_empty] = cell
-            num_empty += 1
-            continue
-        bit = 1 << (puzzle[cell] - 1)
-        if not row_missing[row] & column_missing[column] & box_missing[box] & bit:
-            return 0
-        row_missing[row] ^= bit
-        column_missing[column] ^= bit
-        box_missing[box] ^= bit
+        for digit in range(size):
+            # A given cell offers one choice only.
+            if puzzle[cell] != 0 and puzzle[cell] != digit + 1:
+                continue
+            for kind in range(4):
+                node = root + 1 + 4 * (cell * size + digit) + kind
+                if kind == 0:
+                    demand = cell
+                elif kind == 1:
+                    demand = num_cells + row * size + digit
+                elif kind == 2:
+                    demand = 2 * num_cells + column * size + digit
+                else:
+                    demand = 3 * num_cells + box * size + digit
+                demand_of[node] = demand
+                up[node], down[node] = up[demand], demand
+                down[up[demand]] = node
+                up[demand] = node
+                length[demand] += 1
 
-    untried = np.empty(num_cells + 1, dtype=np.int64)
-    placed = np.empty(num_cells + 1, dtype=np.int64)
+    chosen = np.empty(num_cells, dtype=np.int32)
     num_found = 0
     depth = 0
     is_deeper = True
     while depth >= 0:
-        if is_deeper and depth == num_empty:
-            base = num_found * num_cells
-            for cell in range(num_cells):
-                found[base + cell] = puzzle[cell]
-            for place in range(num_empty):
-                digit = 0
-                while placed[place] >> digit:
-                    digit += 1
-                found[base + order[place]] = digit
-            num_found += 1
-            if num_found == limit:
-                break
-            depth -= 1
-            is_deeper = False
-            continue
         if is_deeper:
-            fewest = size + 1
-            chosen = depth
-            for place in range(depth, num_empty):
-                cell = order[place]
-                candidates = row_missing[row_of[cell]] & column_missing[column_of[cell]] & box_missing[box_of[cell]]
-                count = 0
-                rest = candidates
-                while rest:
-                    rest &= rest - 1
-                    count += 1
-                if count < fewest:
-                    fewest = count
-                    chosen = place
-                    untried[depth] = candidates
-                    if count <= 1:
-                        break
-            order[depth], order[chosen] = order[chosen], order[depth]
-            placed[depth] = 0
-        # Take back the digit tried last (0 if none) and place the next one, both by flipping bits.
-        cell = order[depth]
-        bit = untried[depth] & -untried[depth]
-        untried[depth] ^= bit
-        change = placed[depth] ^ bit
-        row_missing[row_of[cell]] ^= change
-        column_missing[column_of[cell]] ^= change
-        box_missing[box_of[cell]] ^= change
-        placed[depth] = bit
-        is_deeper = bit != 0
-        depth += 1 if is_deeper else -1
+            if right[root] == root:
+                for place in range(num_cells):
+                    choice = (chosen[place] - root - 1) // 4
+                    found[num_found * num_cells + choice // size] = choice % size + 1
+                num_found += 1
+                if num_found == limit:
+                    break
+                is_deeper = False
+                depth -= 1
+                continue
+            demand = right[root]
+            head = right[demand]
+            while head != root and length[demand] > 1:
+                if length[head] < length[demand]:
+                    demand = head
+                head = right[head]
+            _remove_demand(demand, root, up, down, left, right, demand_of, length)
+            node = down[demand]
+        else:
+            node = chosen[depth]
+            first = node - (node - root - 1) % 4
+            for offset in range(3, -1, -1):
+                if first + offset != node:
+                    _restore_demand(demand_of[first + offset], root, up, down, left, right, demand_of, length)
+            demand = demand_of[node]
+            node = down[node]
+        if node == demand:
+            _restore_demand(demand, root, up, down, left, right, demand_of, length)
+            is_deeper = False
+            depth -= 1
+            continue
+        chosen[depth] = node
+        first = node - (node - root - 1) % 4
+        for offset in range(4):
+            if first + offset != node:
+                _remove_demand(demand_of[first + offset], root, up, down, left, right, demand_of, length)
+        is_deeper = True
+        depth += 1
     return num_found
 
 
-def solutions(puzzle: Grid, limit: int = 2) -> list[Grid]:
-    """Up to ``limit`` solutions of a puzzle (size, size) with 0 = empty; two are enough to disprove uniqueness."""
-    found = np.empty((limit, *puzzle.shape), dtype=np.int8)
-    # A copy, because a read-only array would be another type to numba, and be compiled for once more.
-    count = search(puzzle.flatten(), round(len(puzzle) ** 0.5), limit, found.ravel())
-    return [frozen_grid(solution) for solution in found[:count]]
+@numba.njit(cache=True, error_model="numpy")
+def _remove_demand(
+    demand: int,
+    root: int,
+    up: npt.NDArray[np.int32],
+    down: npt.NDArray[np.int32],
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    demand_of: npt.NDArray[np.int32],
+    length: npt.NDArray[np.int32],
+) -> None:
+    """Take a demand that is met from the list, and all choices that would meet it from their other columns."""
+    right[left[demand]] = right[demand]
+    left[right[demand]] = left[demand]
+    node = down[demand]
+    while node != demand:
+        first = node - (node - root - 1) % 4
+        for other in range(first, first + 4):
+            if other != node:
+                down[up[other]] = down[other]
+                up[down[other]] = up[other]
+                length[demand_of[other]] -= 1
+        node = down[node]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _restore_demand(
+    demand: int,
+    root: int,
+    up: npt.NDArray[np.int32],
+    down: npt.NDArray[np.int32],
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    demand_of: npt.NDArray[np.int32],
+    length: npt.NDArray[np.int32],
+) -> None:
+    """Undo ``_remove_demand``, step by step backwards."""
+    node = up[demand]
+    while node != demand:
+        first = node - (node - root - 1) % 4
+        for other in range(first + 3, first - 1, -1):
+            if other != node:
+                length[demand_of[other]] += 1
+                down[up[other]] = other
+                up[down[other]] = other
+        node = up[node]
+    left[right[demand]] = demand
+    right[left[demand]] = demand

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from task_generators.problem import Problem, frozen_grid
+from task_generators.problem import Batch, Problem
 from task_generators.render import ARC_COLORS, Palette, RenderStyle
 from task_generators.task import Task
 
@@ -49,40 +50,66 @@ class Sudoku(Task):
             raise ValueError(f"givens = {self.givens}: leave it out, or leave out difficulty = {self.difficulty!r}")
         return self
 
-    def generate(self, rng: np.random.Generator) -> Problem:
-        """Draw a full grid, and take digits away in random order as long as the solution stays the only one."""
-        from task_generators.sudoku_generator import draw_puzzle
+    def generate_many(self, seeds: npt.NDArray[np.uint64]) -> Batch:
+        """Draw full grids and choose the givens so that no other solution is left.
 
-        num_givens = self.givens or round(GIVEN_SHARE[self.difficulty] * self.size**2)
-        solution = np.empty((self.size, self.size), dtype=np.int8)
-        puzzle = np.empty_like(solution)
-        state = rng.integers(0, 2**64, 1, dtype=np.uint64)
-        draw_puzzle(round(self.size**0.5), num_givens, state, solution.ravel(), puzzle.ravel())
-        return Problem(frozen_grid(puzzle), frozen_grid(solution))
-
-    def canonical_key(self, problem: Problem) -> bytes:
-        """A fingerprint that no symmetry changes. Puzzles that are no copies may share it, which costs nothing.
-
-        Colour refinement (Weisfeiler and Leman 1968) of the givens, where two of them are neighbours when they share
-        a line, a box or a digit. There are 3,359,232 * 9! copies, too many to look for the smallest.
+        4x4: all 288 grids are equally likely, and so are all choices of givens in a grid. 9x9: full grids are equally
+        likely but for a few percent of them (see ``sudoku_generator.MOST_WAYS``); a cell is emptied where that leaves
+        one solution, in random order, and a grid that cannot be emptied far enough is drawn anew.
         """
-        question = problem.question
-        is_given = question > 0
-        box_side = round(self.size**0.5)
-        color = is_given.astype(np.uint64)
-        for _ in range(3):
-            by_row, by_column = color.sum(axis=1), color.sum(axis=0)
-            by_box = color.reshape(box_side, box_side, box_side, box_side).sum(axis=(1, 3))
-            by_digit = np.zeros(self.size + 1, dtype=np.uint64)
-            np.add.at(by_digit, question, color)
-            by_line = _scramble(by_row, 1)[:, None] + _scramble(by_column, 1)
-            by_box = _scramble(by_box, 2).repeat(box_side, axis=0).repeat(box_side, axis=1)
-            color = _scramble(color + by_line + by_box + _scramble(by_digit, 3)[question], 4) * is_given
-        return bytes(question.shape) + np.sort(color[is_given]).astype("<u8").tobytes()
+        questions = np.empty((len(seeds), self.size, self.size), dtype=np.int8)
+        answers = np.empty_like(questions)
+        cells = (questions.reshape(len(seeds), -1), answers.reshape(len(seeds), -1))
+        if self.size == 4:
+            from task_generators.sudoku_mini import draw_mini_puzzles
 
+            draw_mini_puzzles(seeds, self._num_givens(), *cells)
+        else:
+            from task_generators.sudoku_generator import draw_puzzles
 
-def _scramble(values: npt.NDArray[np.uint64], kind: int) -> npt.NDArray[np.uint64]:
-    """Hash each value (finaliser of MurmurHash3), differently for each kind, so that sums of hashes tell sets apart."""
-    values = (values + np.uint64(kind * 0x9E3779B97F4A7C15 % 2**64)) * np.uint64(0xFF51AFD7ED558CCD)
-    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return values ^ (values >> np.uint64(33))
+            draw_puzzles(seeds, self._num_givens(), *cells)
+        return Batch(questions, answers)
+
+    def verify(self, problem: Problem) -> list[str]:
+        """Check the givens, and solve the puzzle as an exact cover."""
+        from task_generators.sudoku_solver import solutions
+
+        question, answer, faults = problem.question, problem.answer, []
+        shape = (self.size, self.size)
+        if question.shape != shape or not 0 <= question.min() <= question.max() <= self.size:
+            return [f"the question is no {self.size} x {self.size} grid of digits from 0 to {self.size}"]
+        if (question > 0).sum() != self._num_givens():
+            faults.append(f"{(question > 0).sum()} cells are given, not {self._num_givens()}")
+        found = solutions(question)
+        if len(found) != 1:
+            faults.append("the puzzle has no solution" if not found else "the puzzle has several solutions")
+        elif not np.array_equal(found[0], answer):
+            faults.append("the answer is not the solution")
+        return faults
+
+    def distances(self, batch: Batch, other: Problem) -> npt.NDArray[np.float64]:
+        """The share of differing cells of the questions."""
+        return np.not_equal(batch.questions, other.question).mean(axis=(1, 2))
+
+    def canonical_keys(self, questions: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+        """Fingerprints that no symmetry changes: a 9x9 puzzle has 3,359,232 * 9! copies, too many to compare."""
+        from task_generators.sudoku_keys import refined_keys
+
+        keys = np.empty(len(questions), dtype=np.uint64)
+        cells = np.require(questions, requirements=["C", "W"]).reshape(len(questions), -1)
+        refined_keys(cells, round(self.size**0.5), keys)
+        return keys
+
+    def problem_space(self) -> str:
+        """The number of puzzles, counted for 4x4 and bounded for 9x9."""
+        if self.size == 4:
+            from task_generators.sudoku_mini import num_mini_puzzles
+
+            return f"{num_mini_puzzles(self._num_givens()):,} puzzles with one solution (288 full grids)"
+        # Felgenhauer and Jarvis, "Mathematics of Sudoku I" (2006).
+        num_grids = 6_670_903_752_021_072_936_960
+        most = math.log10(num_grids * math.comb(81, self._num_givens()))
+        return f"6.67 x 10^21 full grids; fewer than 10^{math.ceil(most)} puzzles with one solution"
+
+    def _num_givens(self) -> int:
+        return self.givens or round(GIVEN_SHARE[self.difficulty] * self.size**2)
