@@ -32,6 +32,7 @@ from task_generators.task import TaskSpec, task_names
 MIN_S = 0.4
 """Every figure repeats its work for at least this long, in rounds, and keeps the best round."""
 FIRST_PROBLEM_LIMIT_S, IMPORT_LIMIT_S = 5, 0.3
+FRESH_PROCESSES = 3
 SPLIT = {Split.TRAIN: 5000, Split.TEST: 200}
 
 
@@ -91,11 +92,11 @@ def generation_rate(spec: TaskSpec) -> float | None:
     task = spec.build()
     if not task.can_generate():
         return None
-    # A batch of at most a fifth of a second or so: slow tasks would otherwise take minutes.
+    task.generate_many(problem_seeds(("warm",), np.arange(4)))  # compiles
     started = time.perf_counter()
-    task.generate_many(problem_seeds(("warm",), np.arange(4)))
-    task.generate_many(problem_seeds(("warm",), np.arange(4)))
-    size = int(np.clip(0.8 / (time.perf_counter() - started), 1, 1024))
+    task.generate_many(problem_seeds(("warm",), np.arange(4, 12)))
+    # Rounds of a fifth of a second at most: slow tasks would otherwise take minutes.
+    size = int(np.clip(8 * 0.2 / (time.perf_counter() - started), 1, 1024))
     rounds = iter(range(10**9))
 
     def work() -> int:
@@ -136,7 +137,8 @@ def picture_rates(spec: TaskSpec) -> tuple[float, float, tuple[int, int]]:
 
 
 def first_problem_s(spec: TaskSpec) -> tuple[float, float]:
-    """Seconds in a fresh process to import the package, and then to the first problem with nothing compiled yet."""
+    """Seconds in a fresh process to import the package, and then to the first problem with nothing compiled yet: the
+    best of a few, because other work on the machine doubles them."""
     script = (
         "import sys, time; started = time.perf_counter()\n"
         "from task_generators.task import TaskSpec; import task_generators.splits\n"
@@ -145,12 +147,16 @@ def first_problem_s(spec: TaskSpec) -> tuple[float, float]:
         "spec = TaskSpec.model_validate_json(sys.argv[1]); spec.problem(Split.TRAIN, 0, 0)\n"
         "print(imported - started, time.perf_counter() - imported)"
     )
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-c", script, spec.model_dump_json()]
-        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
-        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    imported, first = map(float, printed.split())
-    return imported, first
+    command = [sys.executable, "-c", script, spec.model_dump_json()]
+    imports, firsts = [], []
+    for _ in range(FRESH_PROCESSES):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+            printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        imported, first = map(float, printed.split())
+        imports.append(imported)
+        firsts.append(first)
+    return min(imports), min(firsts)
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ class Sudoku(Task):
         "columns in each"
     )
 
+    generator_version: ClassVar[int] = 2
+
     size: Literal[4, 9] = Field(default=9, description="digits, and cells in a row", examples=[4])
     difficulty: Literal["easy", "medium", "hard"] = Field(
         default="easy", description="share of the cells that are given: 50, 40 or 30 %", examples=["hard"]
