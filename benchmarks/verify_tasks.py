@@ -37,7 +37,7 @@ def main() -> int:
             started = time.perf_counter()
             write_problems(problems_table(spec, Split.TRAIN, 0, n), path)
             drawn = time.perf_counter()
-            _, problems = read_problems(path)
+            _, _, problems = read_problems(path)
         wrong = [(problem, faults) for problem in problems if (faults := task.verify(problem))]
         questions = {(problem.question.shape, problem.question.tobytes()) for problem in problems}
         seconds = drawn - started, time.perf_counter() - drawn

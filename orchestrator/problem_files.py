@@ -49,8 +49,8 @@ def write_problems(table: pa.Table, path: Path) -> None:
         raise ValueError(f"--out {path}: cannot be written: {error.strerror or error}") from None
 
 
-def read_problems(path: Path) -> tuple[TaskSpec, list[Problem]]:
-    """A table that ``write_problems`` wrote: the task as it was for that split, and its problems.
+def read_problems(path: Path) -> tuple[TaskSpec, Split, list[Problem]]:
+    """A table that ``write_problems`` wrote: the task with the knobs of its split, the split, and its problems.
 
     ValueError when the file is no such table.
     """
@@ -70,4 +70,5 @@ def read_problems(path: Path) -> tuple[TaskSpec, list[Problem]]:
         )
         for row in table.select(["question", "answer", "metadata", "problem_id"]).to_pylist()
     ]
-    return TaskSpec.model_validate_json(named), problems
+    (split,) = set(table["split"].to_pylist())
+    return TaskSpec.model_validate_json(named), Split(split), problems

@@ -23,6 +23,7 @@ from task_generators.task import TaskSpec, task_class, task_names
 SAMPLE_ROWS = 24
 """A sample with more rows than this is not printed."""
 FAULTS_SHOWN = 10
+PREVIEW_LIMIT = 500
 
 
 def tasks(arguments: argparse.Namespace, console: Console) -> int:
@@ -75,6 +76,8 @@ def preview(arguments: argparse.Namespace, console: Console) -> int:
         num_tasks = write_overview(out)
         console.print(f"{out}: a problem of each of {num_tasks} tasks", highlight=False, soft_wrap=True)
         return 0
+    if arguments.n > PREVIEW_LIMIT:
+        raise ValueError(f"--n {arguments.n}: a preview shows {PREVIEW_LIMIT} problems at most; see: sweep generate")
     spec = task_spec(arguments.task, arguments.param)
     out = arguments.out or Path(f"preview_{spec.name}.png")
     if out.suffix in (".gif", ".mp4"):
@@ -107,20 +110,21 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     """``sweep verify X.parquet``; exit status 1 when a problem is wrong."""
     from orchestrator.problem_files import read_problems
 
-    spec, problems = read_problems(arguments.problems)
+    spec, split, problems = read_problems(arguments.problems)
     task, num_wrong = spec.build(), 0
     questions: dict[tuple[Any, ...], str] = {}
     for problem in problems:
         faults = task.verify(problem)
         question = (problem.question.shape, problem.question.tobytes())
-        if question in questions:
+        if question in questions and split == Split.TEST:  # a training set repeats once the space is used up
             faults = [*faults, f"the question of {questions[question]} again"]
         questions.setdefault(question, problem.problem_id)
         num_wrong += bool(faults)
         if faults and num_wrong <= FAULTS_SHOWN:
             console.print(Text(f"{problem.problem_id}: {'; '.join(faults)}", style="red"), soft_wrap=True)
     console.print(
-        f"{arguments.problems}: {len(problems)} problems of {spec.label()}, {num_wrong} wrong",
+        f"{arguments.problems}: {len(problems)} problems of {spec.label()}, {len(questions)} of them distinct, "
+        f"{num_wrong} wrong",
         highlight=False,
         soft_wrap=True,
     )
@@ -134,12 +138,12 @@ def task_spec(name: str, params: list[str]) -> TaskSpec:
     knobs: dict[str, Any] = {}
     for param in params:
         set_value(knobs, param, option="--param", example="rule=90")
-    valid = list(task_class(name).model_fields)
+    valid = [*task_class(name).model_fields, "min_test_distance", "test"]
     for knob in knobs:
         if knob not in valid:
             raise ValueError(unknown(f"knob of {name}", knob, valid))
     try:
-        return TaskSpec(name=name, params=knobs)
+        return TaskSpec.model_validate({name: knobs})
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 

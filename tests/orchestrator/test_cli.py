@@ -203,7 +203,7 @@ def test_verify_finds_what_is_wrong_in_an_export(tmp_path, capsys):
     out = str(tmp_path / "life.parquet")
     assert main(["generate", "life", "--param", "rule=seeds", "--n", "50", "--split", "test", "--out", out]) == 0
     assert main(["verify", out]) == 0
-    assert lines_of(capsys)[-1] == f"{out}: 50 problems of life(rule=B2/S), 0 wrong"
+    assert lines_of(capsys)[-1] == f"{out}: 50 problems of life(rule=B2/S), 50 of them distinct, 0 wrong"
     table = pq.read_table(out)
     rows = table.to_pylist()
     rows[7]["answer"][0][0] = 1 - rows[7]["answer"][0][0]
@@ -215,6 +215,22 @@ def test_verify_finds_what_is_wrong_in_an_export(tmp_path, capsys):
     assert text[-1].endswith("2 wrong")
     assert text[0].startswith(rows[7]["problem_id"] + ": the answer is not the question 1 generations later")
     assert text[1] == f"{rows[9]['problem_id']}: the question of {rows[8]['problem_id']} again"
+
+
+def test_a_training_set_of_a_small_space_may_repeat(tmp_path, capsys):
+    out = str(tmp_path / "hanoi.parquet")
+    assert main(["generate", "hanoi", "--param", "disks=3", "--n", "50", "--out", out]) == 0
+    assert main(["verify", out]) == 0
+    assert lines_of(capsys)[-1] == f"{out}: 50 problems of hanoi(disks=3), 24 of them distinct, 0 wrong"
+
+
+def test_knobs_of_the_test_split_on_the_command_line(tmp_path):
+    out = str(tmp_path / "maze.parquet")
+    knobs = ["--param", "height=7", "--param", "test.height=11", "--param", "min_test_distance=0.1"]
+    for split, height in ((Split.TRAIN, 7), (Split.TEST, 11)):
+        assert main(["generate", "maze", *knobs, "--n", "3", "--split", split.value, "--out", out]) == 0
+        assert len(pd.read_parquet(out)["question"][0]) == height
+        assert main(["verify", out]) == 0
 
 
 def test_verify_uses_the_knobs_of_the_test_split(tmp_path):
@@ -254,6 +270,7 @@ WRONG = {
     "report of no folder": (["report", "absent"], "absent: neither a results folder nor a sweep's YAML"),
     "compact no folder": (["compact", "absent"], "absent: there is no results folder"),
     "task": (["tasks", "lief"], "unknown task 'lief'; did you mean 'life'? valid: "),
+    "preview too many": (["preview", "life", "--n", "501"], "--n 501: a preview shows 500 problems at most"),
     "preview task": (["preview", "lief"], "unknown task 'lief'; did you mean 'life'?"),
     "preview knob": (
         ["preview", "life", "--param", "hieght=3"],
