@@ -3,16 +3,16 @@ load."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 
 NORTH, EAST, SOUTH, WEST = range(4)
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_ant_boards(
     seeds: npt.NDArray[np.uint64], place: int, density: float, ant: int, boards: npt.NDArray[np.int8]
 ) -> None:
@@ -32,7 +32,7 @@ def draw_ant_boards(
         boards[board, anywhere if place < 0 else place] = ant
 
 
-@numba.njit(cache=True)
+@compiled
 def run_ants(
     boards: npt.NDArray[np.int8],
     ant: int,

@@ -3,14 +3,14 @@ load."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 
 
-@numba.njit(cache=True)
+@compiled
 def run_elementary(
     seeds: npt.NDArray[np.uint64], rule: int, is_ring: bool, off: int, on: int, rows: npt.NDArray[np.int8]
 ) -> None:
@@ -45,7 +45,7 @@ def run_elementary(
                 left = here
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_boards(seeds: npt.NDArray[np.uint64], density: float, boards: npt.NDArray[np.int8]) -> None:
     """Fill boards (n, cells) with ones at random, each cell with the chance ``density``, and zeros elsewhere."""
     state = np.empty(1, dtype=np.uint64)
@@ -61,7 +61,7 @@ def draw_boards(seeds: npt.NDArray[np.uint64], density: float, boards: npt.NDArr
                 boards[board, cell] = (bits & np.uint64(0xFFFFFFFF)) < threshold
 
 
-@numba.njit(cache=True)
+@compiled
 def run_life(
     boards: npt.NDArray[np.int8], born: int, survives: int, steps: int, is_torus: bool, later: npt.NDArray[np.int8]
 ) -> None:

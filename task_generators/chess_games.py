@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +28,7 @@ from task_generators.chess_moves import (
     make,
     solutions,
 )
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 
 RandomState: TypeAlias = npt.NDArray[np.uint64]
@@ -39,14 +39,14 @@ VALUES = np.array([0, 100, 320, 330, 500, 900, 0])
 """Worth of a piece in hundredths of a pawn, by kind."""
 
 
-@numba.njit(cache=True)
+@compiled
 def _random(state: RandomState) -> Integer:
     """A random number below 2**31. Its remainder is taken where it is used: a bound that is a constant would make
     numba compile this once for each."""
     return np.int64(next_random(state) >> np.uint64(33))
 
 
-@numba.njit(cache=True)
+@compiled
 def play_game(state: RandomState, stack: Stack, moves: Moves, played: Moves) -> int:
     """Play a game; returns its number of half-moves (plies), at most ``MAX_PLIES``.
 
@@ -114,7 +114,7 @@ def play_game(state: RandomState, stack: Stack, moves: Moves, played: Moves) -> 
     return MAX_PLIES
 
 
-@numba.njit(cache=True)
+@compiled
 def only_solution(stack: Stack, base: int, moves: Moves, mate_in: int) -> int:
     """The only move that forces mate in exactly ``mate_in`` moves, or 0 when there is none or more than one.
 
@@ -135,7 +135,7 @@ def only_solution(stack: Stack, base: int, moves: Moves, mate_in: int) -> int:
     return move
 
 
-@numba.njit(cache=True)
+@compiled
 def _is_king_hunted(stack: Stack, base: int, moves: Moves) -> bool:
     """Whether the enemy king has at most two squares to go to, and three moves or more give check.
 
@@ -158,7 +158,7 @@ def _is_king_hunted(stack: Stack, base: int, moves: Moves) -> bool:
     return num_checks >= 3
 
 
-@numba.njit(cache=True)
+@compiled
 def find_mate(
     state: RandomState,
     stack: Stack,

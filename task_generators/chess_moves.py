@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from task_generators.compiled import compiled
 
 Stack: TypeAlias = npt.NDArray[np.int8]
 Moves: TypeAlias = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ REACHES = np.array([0, 2, 4, 2, 1, 3, 0])
 A8, E8, H8, A1, E1, H1 = 21, 25, 28, 91, 95, 98
 
 
-@numba.njit(cache=True)
+@compiled
 def set_position(
     stack: Stack, base: int, cells: npt.NDArray[np.int8], side: int, castling: int, en_passant: int
 ) -> None:
@@ -54,7 +55,7 @@ def set_position(
     stack[base + EN_PASSANT] = en_passant
 
 
-@numba.njit(cache=True)
+@compiled
 def is_attacked(stack: Stack, base: int, square: Integer, attacker: Integer) -> bool:
     """Whether a piece of side ``attacker`` could capture on ``square``."""
     shift = 6 * attacker
@@ -78,7 +79,7 @@ def is_attacked(stack: Stack, base: int, square: Integer, attacker: Integer) -> 
     return False
 
 
-@numba.njit(cache=True)
+@compiled
 def _pseudo_legal_moves(stack: Stack, base: int, moves: Moves) -> int:
     """All moves but for the rule that one's king must not be left in check; returns how many there are."""
     side = np.int64(stack[base + SIDE])
@@ -142,7 +143,7 @@ def _pseudo_legal_moves(stack: Stack, base: int, moves: Moves) -> int:
     return end - start
 
 
-@numba.njit(cache=True)
+@compiled
 def make(stack: Stack, base: int, move: int) -> bool:
     """Write the position after ``move`` to ``base + POSITION``; False when it leaves the mover's king in check."""
     child = base + POSITION
@@ -187,7 +188,7 @@ def make(stack: Stack, base: int, move: int) -> bool:
     return not is_attacked(stack, child, np.int64(stack[child + KINGS + side]), 1 - side)
 
 
-@numba.njit(cache=True)
+@compiled
 def legal_moves(stack: Stack, base: int, moves: Moves) -> int:
     """Write all legal moves to ``moves[2 * base:]``; returns how many there are."""
     start = 2 * base
@@ -200,14 +201,14 @@ def legal_moves(stack: Stack, base: int, moves: Moves) -> int:
     return kept - start
 
 
-@numba.njit(cache=True)
+@compiled
 def is_in_check(stack: Stack, base: int) -> bool:
     """Whether the side to move is in check."""
     side = np.int64(stack[base + SIDE])
     return is_attacked(stack, base, np.int64(stack[base + KINGS + side]), 1 - side)
 
 
-@numba.njit(cache=True)
+@compiled
 def mating_moves(stack: Stack, base: int, moves: Moves, limit: int, found: Moves) -> int:
     """Write up to ``limit`` moves that mate at once to ``found``; returns how many."""
     start = 2 * base
@@ -242,7 +243,7 @@ def mating_moves(stack: Stack, base: int, moves: Moves, limit: int, found: Moves
     return num_found
 
 
-@numba.njit(cache=True)
+@compiled
 def key_moves(stack: Stack, base: int, moves: Moves, limit: int, found: Moves) -> int:
     """Write up to ``limit`` moves after which every reply allows a mate at once to ``found``; returns how many.
 
@@ -277,7 +278,7 @@ def key_moves(stack: Stack, base: int, moves: Moves, limit: int, found: Moves) -
     return num_found
 
 
-@numba.njit(cache=True)
+@compiled
 def solutions(stack: Stack, base: int, moves: Moves, mate_in: int, limit: int, found: Moves) -> int:
     """Up to ``limit`` first moves of a shortest forced mate in exactly ``mate_in`` (1 or 2) moves; returns how many."""
     if mate_in == 1:

@@ -7,10 +7,10 @@ a column stays empty, so that no line runs from one column's top into the next (
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 from task_generators.tasks.connect4 import PLAYER_1, PLAYER_2
 
@@ -18,7 +18,7 @@ MAX_GAMES = 100_000
 """Games played for one problem before the knobs count as impossible: about a second."""
 
 
-@numba.njit(cache=True)
+@compiled
 def wins_at_once(own: np.uint64, playable: np.uint64, connect: int, height: int) -> np.uint64:
     """The cells of ``playable`` where one more stone makes a line of ``connect``."""
     cells = np.uint64(0)
@@ -38,7 +38,7 @@ def wins_at_once(own: np.uint64, playable: np.uint64, connect: int, height: int)
     return cells & playable
 
 
-@numba.njit(cache=True)
+@compiled
 def winning_moves(
     own: np.uint64, other: np.uint64, moves: int, connect: int, height: int, bottom: np.uint64, board: np.uint64
 ) -> np.uint64:
@@ -76,7 +76,7 @@ def winning_moves(
     return found
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_positions(
     seeds: npt.NDArray[np.uint64],
     connect: int,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from task_generators.compiled import compiled
 
 
 def copy_hashes(grids: npt.NDArray[np.int8], copies: npt.NDArray[np.int64], num_codes: int) -> npt.NDArray[np.uint64]:
@@ -44,7 +45,7 @@ def _table(copies: bytes, num_copies: int, num_cells: int, num_codes: int) -> np
     return np.ascontiguousarray(numbers[places].transpose(1, 2, 0))
 
 
-@numba.njit(cache=True)
+@compiled
 def _smallest_hashes(
     cells: npt.NDArray[np.int8], table: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]
 ) -> None:

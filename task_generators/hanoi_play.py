@@ -6,17 +6,17 @@ disks on one given peg (Hinz, "The Tower of Hanoi", L'Enseignement Mathematique 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 
 GOAL = 2
 """The peg that all disks go to: the last one."""
 
 
-@numba.njit(cache=True)
+@compiled
 def next_move(pegs: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     """The disk that the optimal play towards the goal moves next, the peg it goes to, and how many moves are left.
 
@@ -32,7 +32,7 @@ def next_move(pegs: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     return disk, to, moves_left
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_states(
     seeds: npt.NDArray[np.uint64],
     steps: int,
@@ -69,7 +69,7 @@ def draw_states(
         stack(pegs, answers[place])
 
 
-@numba.njit(cache=True)
+@compiled
 def play(pegs: npt.NDArray[np.int64], moves: int | np.int64) -> None:
     """Make ``moves`` optimal moves in ``pegs``, fewer where the goal is reached before."""
     for _ in range(moves):
@@ -79,7 +79,7 @@ def play(pegs: npt.NDArray[np.int64], moves: int | np.int64) -> None:
         pegs[disk] = to
 
 
-@numba.njit(cache=True)
+@compiled
 def stack(pegs: npt.NDArray[np.int64], grid: npt.NDArray[np.int8]) -> None:
     """Draw a state into ``grid`` (disks, 3), zeros on entry: the largest disk of each peg at the bottom."""
     num_disks = len(pegs)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.marked_path import END, OPEN, SOLUTION, START, WALL
 from task_generators.split_mix import next_random
 
@@ -77,7 +77,7 @@ def draw_courses(
     return courses if is_complete else None
 
 
-@numba.njit(cache=True)
+@compiled
 def _draw_courses(
     seeds: npt.NDArray[np.uint64],
     width: int,
@@ -134,13 +134,13 @@ def _draw_courses(
     return True
 
 
-@numba.njit(cache=True)
+@compiled
 def _below(limit: int, state: npt.NDArray[np.uint64]) -> np.int64:
     """A random whole number from 0 to limit - 1 (limit < 2**32; uniform to one part in 2**32 / limit)."""
     return np.int64((next_random(state) >> np.uint64(32)) * np.uint64(limit) >> np.uint64(32))
 
 
-@numba.njit(cache=True)
+@compiled
 def _draw_obstacles(
     cells: npt.NDArray[np.int8],
     width: int,
@@ -184,7 +184,7 @@ def _draw_obstacles(
                 cells[cell] = WALL
 
 
-@numba.njit(cache=True)
+@compiled
 def _draw_ends(
     cells: npt.NDArray[np.int8],
     width: int,
@@ -204,7 +204,7 @@ def _draw_ends(
     return 0, 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _search(
     cells: npt.NDArray[np.int8],
     width: int,

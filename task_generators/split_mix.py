@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 
-@numba.njit(cache=True)
+
+@compiled
 def next_random(state: npt.NDArray[np.uint64]) -> np.uint64:
     """The next 64 random bits of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 

@@ -5,15 +5,15 @@ David B. Wilson, "Generating random spanning trees more quickly than the cover t
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.marked_path import END, OPEN, SOLUTION, START
 from task_generators.split_mix import next_random
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_mazes(
     seeds: npt.NDArray[np.uint64],
     width: int,
@@ -38,7 +38,7 @@ def draw_mazes(
             answers[maze, path[place]] = SOLUTION
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_maze(
     cells: npt.NDArray[np.int8],
     width: int,
@@ -96,7 +96,7 @@ def draw_maze(
     return length - 1
 
 
-@numba.njit(cache=True)
+@compiled
 def _step(direction: int, width: int) -> int:
     """How far the neighbouring cell up, right, down or left (0 to 3) is in the row-by-row order."""
     if direction == 0:
