@@ -1,15 +1,31 @@
 """Random Hitori boards, compiled. Import this inside functions only: numba takes half a second to load.
 
 Cells are counted row by row. ``hitori_solver`` shares nothing with this file, so that it can prove what is made here.
+
+To compile is what a first board waits for: which cells touch and share lines are tables, and what is shaded, open or
+unknown is in one array (see ``hitori_shading``).
 """
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from task_generators.hitori_shading import NOT_SHADED, RIM, draw_shading, shade
+from task_generators.compiled import compiled
+from task_generators.hitori_shading import (
+    GUESS,
+    LAST_TREE,
+    OFF_BOARD,
+    ON_RIM,
+    OPEN,
+    RIM,
+    UNKNOWN,
+    compiled_inside,
+    draw_below,
+    draw_shading,
+    near_cells,
+    shade,
+)
 from task_generators.split_mix import next_random
 
 MAX_REPAIRS = 100
@@ -19,10 +35,7 @@ MAX_FILLINGS = 10
 MAX_PLACEMENTS = 2000
 """Numbers placed before a filling starts over."""
 
-UNKNOWN, OPEN, SHADED = 0, 1, 2
 
-
-@numba.njit(cache=True, error_model="numpy")
 def draw_boards(
     seeds: npt.NDArray[np.uint64],
     size: int,
@@ -37,47 +50,56 @@ def draw_boards(
     repeat if it were open. While there is another solution, a shaded cell that is open there gets another number.
     """
     num_cells = size * size
-    state = np.empty(1, dtype=np.uint64)
-    labels = np.empty(num_cells + 1, dtype=np.int8)
-    tried = np.empty(num_cells + 1, dtype=np.int8)
-    order = np.empty(num_cells, dtype=np.int64)
-    # The search's boards, one for each guess.
-    marks = np.empty((num_cells + 1, num_cells + 1), dtype=np.int8)
-    trees = np.empty((num_cells + 1, num_cells + 1), dtype=np.int8)
-    for board in range(len(seeds)):
-        state[0] = seeds[board]
-        numbers = questions[board]
-        shaded = answers[board]
-        num_solutions = 2
-        while num_solutions > 1:
-            draw_shading(size, num_shaded, state, labels, tried, order)
-            for cell in range(num_cells):
-                shaded[cell] = labels[cell] != NOT_SHADED
-            for _ in range(MAX_FILLINGS):
-                while not _fill(size, shaded, state, order, numbers):
-                    pass
-                for cell in range(num_cells):
-                    if shaded[cell]:
-                        _draw_repeated_number(cell, size, shaded, state, numbers)
-                for _ in range(MAX_REPAIRS):
-                    other = _other_solution(numbers, size, shaded, marks, trees, order)
-                    if other < 0:
-                        num_solutions = 1
-                        break
-                    num_open = 0
-                    for cell in range(num_cells):
-                        if shaded[cell] and marks[other, cell] != SHADED:
-                            order[num_open] = cell
-                            num_open += 1
-                    chosen = order[np.int64(next_random(state) % np.uint64(num_open))]
-                    _draw_repeated_number(chosen, size, shaded, state, numbers)
-                if num_solutions == 1:
-                    break
+    # The drawn shading, one that is tried, and those of the search, one for each guess.
+    labels = np.full((num_cells + 3, num_cells + 4), UNKNOWN, dtype=np.int64)
+    labels[:, num_cells + OFF_BOARD] = OPEN
+    labels[:, num_cells + ON_RIM] = RIM
+    _draw_boards(
+        seeds,
+        num_shaded,
+        questions,
+        answers,
+        near_cells(size),
+        np.empty(1, dtype=np.uint64),
+        labels,
+        np.empty(num_cells, dtype=np.int64),
+    )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled_inside
+def _draw_number(numbers: int, state: npt.NDArray[np.uint64]) -> int:
+    """A random one of a set of numbers (bit d: number d); 0 where there is none."""
+    count = 0
+    rest = numbers
+    while rest:
+        rest &= rest - 1
+        count += 1
+    if count == 0:
+        return 0
+    for _ in range(draw_below(count, state)):
+        numbers &= numbers - 1
+    number = 1
+    while not numbers >> number & 1:
+        number += 1
+    return number
+
+
+@compiled_inside
+def _open_numbers(
+    cell: int, near: npt.NDArray[np.int64], shaded: npt.NDArray[np.int8], numbers: npt.NDArray[np.int8]
+) -> int:
+    """The set of numbers (bit d: number d) in the open cells of a cell's row and column, bit 0 for none."""
+    found = 0
+    for place in range(8, near.shape[1]):
+        other = near[cell, place]
+        if not shaded[other]:
+            found |= 1 << numbers[other]
+    return found
+
+
+@compiled_inside
 def _fill(
-    size: int,
+    near: npt.NDArray[np.int64],
     shaded: npt.NDArray[np.int8],
     state: npt.NDArray[np.uint64],
     untried: npt.NDArray[np.int64],
@@ -85,188 +107,153 @@ def _fill(
 ) -> bool:
     """Fill the open cells row by row with random numbers that repeat none in their row and column, going back from
     dead ends; False: gave up. Shaded cells receive 0. ``untried``: as long as ``numbers``, for work."""
-    row_missing = np.empty(9, dtype=np.int64)
-    column_missing = np.empty(9, dtype=np.int64)
-    for line in range(size):
-        row_missing[line] = column_missing[line] = (1 << size) - 1
-    for cell in range(size * size):
+    all_numbers = (1 << near.shape[1] // 2 - 2) - 2
+    for cell in range(numbers.size):
         numbers[cell] = 0
     cell = 0
     step = 1
     for _ in range(MAX_PLACEMENTS):
-        while cell < size * size and shaded[cell]:
+        while cell < numbers.size and shaded[cell]:
             cell += step
-        if cell == size * size:
+        if cell == numbers.size:
             return True
-        row, column = cell // size, cell % size
-        if numbers[cell]:
-            bit = 1 << (numbers[cell] - 1)
-            row_missing[row] ^= bit
-            column_missing[column] ^= bit
-            numbers[cell] = 0
-        else:
-            untried[cell] = row_missing[row] & column_missing[column]
-        number = _draw_bit(untried[cell], state)
-        if number == 0:
-            step = -1
-        else:
-            bit = 1 << (number - 1)
-            untried[cell] ^= bit
-            row_missing[row] ^= bit
-            column_missing[column] ^= bit
-            numbers[cell] = number
-            step = 1
+        if step > 0:
+            untried[cell] = all_numbers & ~_open_numbers(cell, near, shaded, numbers)
+        number = _draw_number(untried[cell], state)
+        untried[cell] &= ~(1 << number)
+        numbers[cell] = number
+        step = 1 if number else -1
         cell += step
     return False
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _draw_repeated_number(
-    cell: int,
-    size: int,
-    shaded: npt.NDArray[np.int8],
-    state: npt.NDArray[np.uint64],
-    numbers: npt.NDArray[np.int8],
-) -> None:
-    """Give a shaded cell a random number of those in the open cells of its row and column, other than it has
-    where there are two."""
-    row, column = cell // size, cell % size
-    choices = 0
-    for place in range(size):
-        if not shaded[row * size + place]:
-            choices |= 1 << (numbers[row * size + place] - 1)
-        if not shaded[place * size + column]:
-            choices |= 1 << (numbers[place * size + column] - 1)
-    if numbers[cell] and choices & (choices - 1):
-        choices &= ~(1 << (numbers[cell] - 1))
-    numbers[cell] = _draw_bit(choices, state)
+@compiled_inside
+def _repeating_cell(numbers: npt.NDArray[np.int8], near: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> int:
+    """The first cell, not known to be open or shaded, that repeats another such cell, or -1."""
+    for cell in range(numbers.size):
+        if labels[cell] == UNKNOWN:
+            for place in range(8, near.shape[1]):
+                other = near[cell, place]
+                if numbers[other] == numbers[cell] and labels[other] == UNKNOWN:
+                    return cell
+    return -1
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _draw_bit(bits: int, state: npt.NDArray[np.uint64]) -> int:
-    """A random one of the bits that are set, counted from 1; 0 where none is."""
-    count = 0
-    rest = bits
-    while rest:
-        rest &= rest - 1
-        count += 1
-    if count == 0:
-        return 0
-    for _ in range(np.int64(next_random(state) % np.uint64(count))):
-        bits &= bits - 1
-    number = 1
-    while not bits >> (number - 1) & 1:
-        number += 1
-    return number
-
-
-@numba.njit(cache=True, error_model="numpy")
+@compiled_inside
 def _other_solution(
     numbers: npt.NDArray[np.int8],
-    size: int,
+    near: npt.NDArray[np.int64],
     shaded: npt.NDArray[np.int8],
-    marks: npt.NDArray[np.int8],
-    trees: npt.NDArray[np.int8],
+    labels: npt.NDArray[np.int64],
     pending: npt.NDArray[np.int64],
 ) -> int:
-    """The row of ``marks`` that holds a solution other than ``shaded``; -1 where there is none.
+    """The row of ``labels`` that holds a solution other than ``shaded``; -1 where there is none.
 
     Depth first over cells that repeat each other, each guessed to be what it is not in ``shaded`` first. The cells left
     over repeat nothing and stay open; to shade some of them too would give a solution, but where this one is ``shaded``
-    that cannot be, because no cell can be shaded beside those. ``marks`` and ``trees`` (cells + 1, cells + 1), a row
-    for each guess, and ``pending`` (cells,) are for work.
+    that cannot be, because no cell can be shaded beside those. ``labels`` (cells + 1, cells + 4), a row for each guess,
+    and ``pending`` (cells,) are for work.
     """
-    num_cells = size * size
-    for cell in range(num_cells):
-        marks[0, cell] = UNKNOWN
-        trees[0, cell] = NOT_SHADED
-    trees[0, num_cells] = RIM
-    guesses = np.empty(num_cells + 1, dtype=np.int64)
+    num_cells = near.shape[0]
+    board = labels[0]
+    for cell in range(num_cells + 1):
+        board[cell] = UNKNOWN
+    board[num_cells + LAST_TREE] = RIM
     depth = 0
     is_deeper = True
     while depth >= 0:
+        board = labels[depth]
         if is_deeper:
-            guesses[depth] = _repeating_cell(numbers, size, marks[depth])
-            if guesses[depth] < 0:
+            board[num_cells + GUESS] = _repeating_cell(numbers, near, board)
+            if board[num_cells + GUESS] < 0:
                 for cell in range(num_cells):
-                    if (marks[depth, cell] == SHADED) != (shaded[cell] != 0):
+                    if (board[cell] >= 0) != (shaded[cell] != 0):
                         return depth
-        cell = guesses[depth]
+        cell = board[num_cells + GUESS]
         if cell < 0:
             depth -= 1
             is_deeper = False
             continue
-        mark = OPEN if (shaded[cell] != 0) == is_deeper else SHADED
-        if is_deeper:
-            for place in range(num_cells):
-                marks[depth + 1, place] = marks[depth, place]
-                trees[depth + 1, place] = trees[depth, place]
-            trees[depth + 1, num_cells] = trees[depth, num_cells]
-            depth += 1
         # Once the first guess is done with, the other one holds, without a guess and so on the same board.
-        if _mark(numbers, size, marks[depth], trees[depth], cell, mark, pending):
-            is_deeper = True
-        else:
+        is_shaded = (shaded[cell] != 0) != is_deeper
+        if is_deeper:
+            depth += 1
+            for place in range(num_cells + 1):
+                labels[depth, place] = board[place]
+            board = labels[depth]
+        # Mark the cell, and all that follows.
+        board[cell] = OPEN
+        is_deeper = not is_shaded or shade(board, near, cell)
+        pending[0] = cell
+        num_pending = 1
+        while is_deeper and num_pending:
+            num_pending -= 1
+            cell = pending[num_pending]
+            is_open = board[cell] < 0
+            for place in range(8 if is_open else 0, near.shape[1] if is_open else 4):
+                other = near[cell, place]
+                if not is_open and board[other] == UNKNOWN:
+                    board[other] = OPEN
+                elif is_open and numbers[other] == numbers[cell] and board[other] < 0:
+                    if board[other] == OPEN or not shade(board, near, other):
+                        is_deeper = False
+                        break
+                else:
+                    continue
+                pending[num_pending] = other
+                num_pending += 1
+        if not is_deeper:
             depth -= 1
-            is_deeper = False
     return -1
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _repeating_cell(numbers: npt.NDArray[np.int8], size: int, marks: npt.NDArray[np.int8]) -> int:
-    """The first cell of unknown mark that repeats another such cell, or -1."""
-    for cell in range(size * size):
-        if marks[cell] == UNKNOWN:
-            row, column = cell // size, cell % size
-            for place in range(size):
-                right, down = row * size + place, place * size + column
-                if right > cell and numbers[right] == numbers[cell] and marks[right] == UNKNOWN:
-                    return cell
-                if down > cell and numbers[down] == numbers[cell] and marks[down] == UNKNOWN:
-                    return cell
-    return -1
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _mark(
-    numbers: npt.NDArray[np.int8],
-    size: int,
-    marks: npt.NDArray[np.int8],
-    trees: npt.NDArray[np.int8],
-    cell: int,
-    mark: int,
-    pending: npt.NDArray[np.int64],
-) -> bool:
-    """Mark a cell open or shaded, and all that follows; False where that breaks a rule."""
-    marks[cell] = mark
-    pending[0] = cell
-    num_pending = 1
-    while num_pending:
-        num_pending -= 1
-        cell = pending[num_pending]
-        row, column = cell // size, cell % size
-        if marks[cell] == SHADED:
-            if not shade(trees, size, cell):
-                return False
-            for side in range(4):
-                down = (side == 0) - (side == 1)
-                across = (side == 2) - (side == 3)
-                if 0 <= row + down < size and 0 <= column + across < size:
-                    other = cell + down * size + across
-                    if marks[other] == SHADED:
-                        return False
-                    if marks[other] == UNKNOWN:
-                        marks[other] = OPEN
-                        pending[num_pending] = other
-                        num_pending += 1
-        else:
-            for place in range(2 * size):
-                other = row * size + place if place < size else (place - size) * size + column
-                if other != cell and numbers[other] == numbers[cell]:
-                    if marks[other] == OPEN:
-                        return False
-                    if marks[other] == UNKNOWN:
-                        marks[other] = SHADED
-                        pending[num_pending] = other
-                        num_pending += 1
-    return True
+@compiled
+def _draw_boards(
+    seeds: npt.NDArray[np.uint64],
+    num_shaded: int,
+    questions: npt.NDArray[np.int8],
+    answers: npt.NDArray[np.int8],
+    near: npt.NDArray[np.int64],
+    state: npt.NDArray[np.uint64],
+    labels: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+) -> None:
+    for board in range(seeds.size):
+        state[0] = seeds[board]
+        numbers = questions[board]
+        shaded = answers[board]
+        other = 0
+        while other >= 0:
+            draw_shading(num_shaded, near, state, labels[0], labels[1], order)
+            for cell in range(order.size):
+                shaded[cell] = labels[0, cell] >= 0
+            for _ in range(MAX_FILLINGS):
+                while not _fill(near, shaded, state, order, numbers):
+                    pass
+                num_drawn = 0
+                for cell in range(order.size):
+                    if shaded[cell]:
+                        order[num_drawn] = cell
+                        num_drawn += 1
+                for repair in range(MAX_REPAIRS + 1):
+                    for place in range(num_drawn):
+                        cell = order[place]
+                        choices = _open_numbers(cell, near, shaded, numbers)
+                        # Another number than it has, where there are two.
+                        if choices & (choices - 1):
+                            choices &= ~(1 << numbers[cell])
+                        numbers[cell] = _draw_number(choices, state)
+                    if repair == MAX_REPAIRS:
+                        break
+                    other = _other_solution(numbers, near, shaded, labels, order)
+                    if other < 0:
+                        break
+                    num_drawn = 0
+                    for cell in range(order.size):
+                        if shaded[cell] and labels[other, cell] < 0:
+                            order[num_drawn] = cell
+                            num_drawn += 1
+                    order[0] = order[np.int64(next_random(state) % np.uint64(num_drawn))]
+                    num_drawn = 1
+                if other < 0:
+                    break

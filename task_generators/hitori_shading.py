@@ -4,9 +4,16 @@ load.
 Shaded cells never share a side, and cut the others nowhere in two. The others hang together exactly when the shaded
 cells, joined where they touch at a corner and to the rim where they lie on it, form no ring: so each shaded cell
 carries a label of the tree it belongs to, and a cell that would join a tree to itself cannot be shaded.
+
+A board's ``labels`` (cells + 4,) are those of its cells, row by row, then ``LAST_TREE``, ``OFF_BOARD``, ``ON_RIM`` and
+``GUESS``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,94 +21,115 @@ import numpy.typing as npt
 
 from task_generators.split_mix import next_random
 
-NOT_SHADED = -1
 RIM = 0
 """Label of the tree that holds the rim; others are counted from 1 in the order in which they began. A board has fewer
-than 64 of them, so that a set of labels is 64 bits."""
+than 64 of them, so that a set of labels is 64 bits. Cells that are not shaded have labels below 0."""
+UNKNOWN, OPEN = -1, -2
+LAST_TREE, OFF_BOARD, ON_RIM, GUESS = 0, 1, 2, 3
+"""Places behind the cells: the last label given; what lies beyond a side (open); what a cell on the rim touches;
+a cell that a search guesses."""
 
 
-@numba.njit(cache=True, error_model="numpy")
-def shade(labels: npt.NDArray[np.int8], size: int, cell: int) -> bool:
-    """Shade a cell that is not shaded; False, and nothing changes, where that breaks a rule.
+def compiled_inside(function: Callable[..., Any]) -> Any:
+    """Compile a function that only compiled code calls: without what Python would need to call it, or a cache of its
+    own. Give whole numbers to it from variables that change: numba would compile it once more for each constant."""
+    options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**options)(function)
 
-    ``labels``: those of the size * size cells row by row, and the last one given.
-    """
-    row, column = cell // size, cell % size
-    if (
-        (row > 0 and labels[cell - size] != NOT_SHADED)
-        or (row < size - 1 and labels[cell + size] != NOT_SHADED)
-        or (column > 0 and labels[cell - 1] != NOT_SHADED)
-        or (column < size - 1 and labels[cell + 1] != NOT_SHADED)
-    ):
-        return False
-    is_on_rim = row == 0 or column == 0 or row == size - 1 or column == size - 1
-    met = 1 << RIM if is_on_rim else 0
-    num_met = 0
-    for corner in range(4):
-        down = (corner & 1) * 2 - 1
-        across = (corner & 2) - 1
-        if 0 <= row + down < size and 0 <= column + across < size:
-            label = labels[cell + down * size + across]
-            if label != NOT_SHADED:
-                if met >> label & 1:
-                    return False
-                met |= 1 << label
-                num_met += 1
-    joined = RIM
-    if not met & 1 << RIM:
-        labels[size * size] += 1
-        joined = labels[size * size]
-    labels[cell] = joined
-    if num_met:
-        for other in range(size * size):
-            if labels[other] != NOT_SHADED and met >> labels[other] & 1:
-                labels[other] = joined
+
+@cache
+def near_cells(size: int) -> npt.NDArray[np.int64]:
+    """(cells, 8 + 2 * (size - 1)): the four cells beside each cell, the four at its corners (as places in ``labels``),
+    and the others of its row and column."""
+    num_cells = size * size
+    near = np.full((num_cells, 8 + 2 * (size - 1)), num_cells + OFF_BOARD)
+    steps = [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+    for cell in range(num_cells):
+        row, column = divmod(cell, size)
+        is_on_rim = False
+        for place, (down, across) in enumerate(steps):
+            if 0 <= row + down < size and 0 <= column + across < size:
+                near[cell, place] = cell + down * size + across
+            elif place >= 4 and not is_on_rim:
+                # Once, because what touches a tree twice makes a ring.
+                near[cell, place] = num_cells + ON_RIM
+                is_on_rim = True
+        near[cell, 8:] = [other for other in range(num_cells) if other != cell and other // size == row] + [
+            other for other in range(num_cells) if other != cell and other % size == column
+        ]
+    return near
+
+
+@compiled_inside
+def shade(labels: npt.NDArray[np.int64], near: npt.NDArray[np.int64], cell: int) -> bool:
+    """Shade a cell that is not shaded; False, and nothing changes, where that breaks a rule."""
+    met = 0
+    for place in range(8):
+        label = labels[near[cell, place]]
+        if label >= 0:
+            if place < 4 or met >> label & 1:
+                return False
+            met |= 1 << label
+    last_tree = near.shape[0]
+    if met & 1 << RIM:
+        labels[cell] = RIM
+    else:
+        labels[last_tree] += 1
+        labels[cell] = labels[last_tree]
+    if met > 1 << RIM:
+        for other in range(last_tree):
+            if labels[other] >= 0 and met >> labels[other] & 1:
+                labels[other] = labels[cell]
     return True
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled_inside
 def draw_shading(
-    size: int,
     num_shaded: int,
+    near: npt.NDArray[np.int64],
     state: npt.NDArray[np.uint64],
-    labels: npt.NDArray[np.int8],
-    tried: npt.NDArray[np.int8],
+    labels: npt.NDArray[np.int64],
+    tried: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
 ) -> None:
     """Shade ``num_shaded`` cells so that no other cell can be shaded as well.
 
     That is needed for a single solution, because a solution stays one when a cell more is shaded where the rules allow
     it. Cells are shaded in random order; then a few are freed and others shaded, again and again, keeping what comes no
-    less close to the number. ``state``: see ``next_random``. ``labels`` (size * size + 1,) receives the shading;
-    ``tried``, as long, and ``order`` (size * size,) are for work.
+    less close to the number. ``state``: see ``next_random``. ``labels`` receives the shading; ``tried``, as long, and
+    ``order`` (cells,) are for work.
     """
-    num_cells = size * size
-    for cell in range(num_cells):
-        labels[cell] = NOT_SHADED
+    num_cells = near.shape[0]
+    for place in range(num_cells + 1):
+        labels[place] = UNKNOWN
     distance = num_cells
     while distance:
         for cell in range(num_cells):
-            tried[cell] = NOT_SHADED
-            other = np.int64(next_random(state) % np.uint64(cell + 1))
+            tried[cell] = UNKNOWN
+            other = draw_below(cell + 1, state)
             order[cell] = order[other]
             order[other] = cell
-        tried[num_cells] = RIM
+        tried[num_cells + LAST_TREE] = RIM
         # First about half of the cells that are shaded so far, then whatever fits beside them.
-        kept = next_random(state)
+        kept = np.int64(0)
+        count = 0
         for place in range(2 * num_cells):
-            if place == num_cells // 2:
-                kept = next_random(state)
+            if place == 0 or place == num_cells // 2:
+                kept = np.int64(next_random(state))
             cell = order[place % num_cells]
             is_due = place >= num_cells
-            if not is_due and labels[cell] != NOT_SHADED:
-                is_due = kept & np.uint64(1) != 0
-                kept >>= np.uint64(1)
-            if is_due and tried[cell] == NOT_SHADED:
-                shade(tried, size, cell)
-        count = 0
-        for cell in range(num_cells):
-            count += tried[cell] != NOT_SHADED
+            if not is_due and labels[cell] >= 0:
+                is_due = kept & 1 != 0
+                kept >>= 1
+            if is_due and tried[cell] < 0 and shade(tried, near, cell):
+                count += 1
         if abs(count - num_shaded) <= distance:
             distance = abs(count - num_shaded)
             for cell in range(num_cells):
                 labels[cell] = tried[cell]
+
+
+@compiled_inside
+def draw_below(end: int, state: npt.NDArray[np.uint64]) -> np.int64:
+    """A random number from 0 to ``end`` - 1."""
+    return np.int64(next_random(state) % np.uint64(end))

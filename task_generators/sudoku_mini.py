@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from itertools import permutations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.split_mix import next_random
 
 NUM_RENAMINGS = 24
@@ -91,7 +91,7 @@ def _tables(num_givens: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint1
     return _full_grids()[: len(is_choice)].copy(), is_choice.nonzero()[1].astype(np.uint16), first_choice
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _draw(
     seeds: npt.NDArray[np.uint64],
     grids: npt.NDArray[np.int8],

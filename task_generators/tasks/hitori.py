@@ -93,10 +93,7 @@ class Hitori(Task):
         """Keys of the questions up to ``symmetries``."""
         from task_generators.hitori_keys import renamed_keys
 
-        keys = np.empty(len(questions), dtype=np.uint64)
-        cells = np.require(questions, requirements=["C", "W"]).reshape(len(questions), -1)
-        renamed_keys(cells, dihedral_copies(self.size, self.size), keys)
-        return keys
+        return renamed_keys(questions.reshape(len(questions), self.size**2), dihedral_copies(self.size, self.size))
 
     def problem_space(self) -> str:
         """The number of boards, counted for 3x3 and bounded for larger ones."""

@@ -97,10 +97,7 @@ class Sudoku(Task):
         """Fingerprints that no symmetry changes: a 9x9 puzzle has 3,359,232 * 9! copies, too many to compare."""
         from task_generators.sudoku_keys import refined_keys
 
-        keys = np.empty(len(questions), dtype=np.uint64)
-        cells = np.require(questions, requirements=["C", "W"]).reshape(len(questions), -1)
-        refined_keys(cells, round(self.size**0.5), keys)
-        return keys
+        return refined_keys(questions.reshape(len(questions), self.size**2), round(self.size**0.5))
 
     def problem_space(self) -> str:
         """The number of puzzles, counted for 4x4 and bounded for 9x9."""
