@@ -96,6 +96,19 @@ def test_a_drawing_is_found_anywhere(name: str, place: tuple[int, int]) -> None:
         assert np.array_equal(parse(spoiled, palette, style), grid)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("corner", [False, True], ids=["in the middle", "in the middle of a corner"])
+def test_a_drawing_is_found_in_the_middle_of_a_large_picture(corner: bool, damage: str) -> None:
+    for shape in ((1, 1), (1, 2), (2, 1), (3, 3), (4, 8), (9, 3)):
+        for cell_px, code in ((16, 0), (17, 9), (25, 1)):
+            style, grid = RenderStyle(cell_px, 2, multiple_px=256), np.full(shape, code, dtype=np.int8)
+            grid[0, 0] = 5
+            picture = render(grid, ARC, style)
+            canvas = np.full((288, 400, 3) if corner else picture.shape, style.border_color, dtype=np.uint8)
+            canvas[: picture.shape[0], : picture.shape[1]] = picture
+            assert np.array_equal(parse(DAMAGES[damage](canvas), ARC, style), grid), (shape, cell_px, code)
+
+
 def test_small_cells_survive_mild_noise() -> None:
     grid, style = drawn((30, 30), [0.1] * 10), RenderStyle(8)
     assert np.array_equal(parse(noisy(render(grid, ARC, style), 20), ARC, style, grid.shape), grid)

@@ -15,6 +15,9 @@ from tests.task_generators.picture_damage import DAMAGES
 NUM_GRIDS = 12
 
 
+NUM_CENTRED_GRIDS = 60
+
+
 @cache
 def pictures(name: str) -> list[tuple[Task, np.ndarray]]:
     """Tasks with question and answer grids of theirs: of several tasks, where each has but a few."""
@@ -38,3 +41,24 @@ def test_every_task_is_read_through_every_damage(name: str, damage: str, told: b
         assert np.array_equal(reading.grid, grid)
         assert reading.confidence.shape == grid.shape
         assert ((reading.confidence >= 0) & (reading.confidence <= 1)).all()
+
+
+@cache
+def centred_pictures() -> list[tuple[Task, np.ndarray]]:
+    """Answers of ARC tasks, of many shapes, in the middle of pictures of one size, with cells of 16 px and more."""
+    specs = [TaskSpec(name="arc", params=params) for params in task_class("arc").expand({"task": "*"})]
+    tasks = [(spec, spec.build()) for spec in specs]
+    large = [(spec, task) for spec, task in tasks if task.style.cell_px >= 16]
+    chosen = large[:: len(large) // NUM_CENTRED_GRIDS][:NUM_CENTRED_GRIDS]
+    return [(task, draw_problems(spec, Split.TEST, 0, 1)[0].answer) for spec, task in chosen]
+
+
+@pytest.mark.parametrize("damage", ["none", *DAMAGES])
+def test_small_drawings_are_found_in_the_middle_of_large_pictures(damage: str) -> None:
+    pairs = centred_pictures()
+    assert len(pairs) == NUM_CENTRED_GRIDS
+    assert len({grid.shape for _, grid in pairs}) > NUM_CENTRED_GRIDS // 2
+    for task, grid in pairs:
+        picture = render(grid, task.palette, task.style)
+        spoiled = picture if damage == "none" else DAMAGES[damage](picture)
+        assert np.array_equal(read_picture(spoiled, task.palette, task.style).grid, grid), task
