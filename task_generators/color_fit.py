@@ -8,9 +8,10 @@ M observed colours, K palette colours.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from task_generators.compiled import compiled
 
 DEVIATION = 12.0
 """Standard deviation of an observed colour about what the palette, gain and offset say, in each channel."""
@@ -21,7 +22,7 @@ MAX_GROUP_WEIGHT = 5.0
 """Cells of one colour share their systematic errors (compression), so many of them are not many measurements."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def tint_cost(tint: npt.NDArray[np.float64]) -> float:
     """Prior cost of a tint (gain, offset red, green, blue); it grows fast beyond a gain of 0.7 and offsets of 60.
 
@@ -40,7 +41,7 @@ def tint_cost(tint: npt.NDArray[np.float64]) -> float:
     return cost + 30.0 * (max(0.0, darkening - 1.03) + max(0.0, offset - 1.03)) + 100.0 * max(0.0, tint[0] - 1.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def total_cost(
     tint: npt.NDArray[np.float64],
     observed: npt.NDArray[np.float64],
@@ -80,7 +81,7 @@ def total_cost(
     return cost
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def fit_tint(
     observed: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
@@ -149,7 +150,7 @@ def fit_tint(
                 tints[turn - len(first_guesses), part] = before[part]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def group_colors(
     cells: npt.NDArray[np.float64],
     radius: float,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from task_generators.compiled import compiled
+from task_generators.compiled import compiled, compiled_inside
 from task_generators.hitori_shading import (
     GUESS,
     LAST_TREE,
@@ -20,7 +20,6 @@ from task_generators.hitori_shading import (
     OPEN,
     RIM,
     UNKNOWN,
-    compiled_inside,
     draw_below,
     draw_shading,
     near_cells,

@@ -11,14 +11,12 @@ A board's ``labels`` (cells + 4,) are those of its cells, row by row, then ``LAS
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled_inside
 from task_generators.split_mix import next_random
 
 RIM = 0
@@ -28,13 +26,6 @@ UNKNOWN, OPEN = -1, -2
 LAST_TREE, OFF_BOARD, ON_RIM, GUESS = 0, 1, 2, 3
 """Places behind the cells: the last label given; what lies beyond a side (open); what a cell on the rim touches;
 a cell that a search guesses."""
-
-
-def compiled_inside(function: Callable[..., Any]) -> Any:
-    """Compile a function that only compiled code calls: without what Python would need to call it, or a cache of its
-    own. Give whole numbers to it from variables that change: numba would compile it once more for each constant."""
-    options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
 
 
 @cache

@@ -6,10 +6,10 @@ a row, and without a line of the generator's.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.problem import Grid, frozen_grid
 
 
@@ -27,7 +27,7 @@ def solutions(board: Grid, limit: int = 2) -> list[Grid]:
     return [frozen_grid(mask) for mask in found[:count]]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _shade_rows(board: npt.NDArray[np.int8], size: int, limit: int, found: npt.NDArray[np.int8]) -> int:
     """Find up to ``limit`` solutions; returns how many, and writes them to ``found``, flat.
 
@@ -90,7 +90,7 @@ def _shade_rows(board: npt.NDArray[np.int8], size: int, limit: int, found: npt.N
     return num_found
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _hangs_together(shaded_rows: npt.NDArray[np.int64], num_rows: int, size: int, all_columns: int) -> bool:
     """Whether all open cells of the first rows can be walked to, where the rows below are open throughout."""
     reached = np.zeros(10, dtype=np.int64)

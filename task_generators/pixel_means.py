@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from task_generators.compiled import compiled
 
 SURE_DEVIATION = 14.0
 """A cell whose mean is this near (in every channel) to a palette colour is read without a second look. Less than half
@@ -22,7 +23,7 @@ OUTLIER_DISTANCE = 45.0
 """From this RGB distance on, no palette colour explains a cell better than none."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def read_at_a_glance(
     images: npt.NDArray[np.uint8],
     tops: npt.NDArray[np.int64],
@@ -87,7 +88,7 @@ def read_at_a_glance(
         is_sure[n] = sure
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def match_confidence(first: float, second: float) -> float:
     """Chance, 0 to 1, that the nearest colour is right: Gaussian deviations, or no colour of the palette at all.
 
@@ -98,7 +99,7 @@ def match_confidence(first: float, second: float) -> float:
     return 1.0 / (1.0 + math.exp(scale * max(second - first, 0.0)) + math.exp(min(scale * (outlier - first), 80.0)))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def cell_statistics(
     image: npt.NDArray[np.uint8],
     tops: npt.NDArray[np.int64],
@@ -143,7 +144,7 @@ def cell_statistics(
                 deviations[i * num_columns + j, channel] = math.sqrt(squares / max(1, min(count, area // 2)))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def nearest_colors(
     observed: npt.NDArray[np.float64],
     seen: npt.NDArray[np.float64],

@@ -9,15 +9,12 @@ a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from task_generators.compiled import compiled
+from task_generators.compiled import compiled, compiled_inside
 from task_generators.split_mix import next_random
 
 MOST_WAYS = 40_000
@@ -37,13 +34,6 @@ UNITS = np.array(
 INNER_CELLS = np.arange(NUM_CELLS).reshape(9, 9)[3:, 3:].ravel()
 OUTER_CELLS = np.setdiff1d(np.arange(NUM_CELLS), INNER_CELLS)
 """Those in the top band or the left stack, and the others."""
-
-
-def _compiled_inside(function: Callable[..., Any]) -> Any:
-    """Compile a function that only compiled code calls: without what Python would need to call it, or a cache of its
-    own. Give whole numbers to it from variables that change: numba would compile it once more for each constant."""
-    options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
 
 
 def _band_sources() -> npt.NDArray[np.int8]:
@@ -89,12 +79,12 @@ def draw_puzzles(
     _draw_puzzles(seeds, num_givens, puzzles, solutions, np.empty(1, dtype=np.uint64), *work)
 
 
-@_compiled_inside
+@compiled_inside
 def _draw_below(count: int, state: npt.NDArray[np.uint64]) -> np.int64:
     return np.int64(next_random(state) % np.uint64(count))
 
 
-@_compiled_inside
+@compiled_inside
 def _draw_band(state: npt.NDArray[np.uint64], band: npt.NDArray[np.int64]) -> None:
     """Draw three rows of a grid, (27,), uniformly over all that can be."""
     for place in range(9):
@@ -116,18 +106,18 @@ def _draw_band(state: npt.NDArray[np.uint64], band: npt.NDArray[np.int64]) -> No
         band[other] = digit
 
 
-@_compiled_inside
+@compiled_inside
 def _flip(missing: npt.NDArray[np.int64], cell: int, digits: int) -> None:
     for place in range(3 * cell, 3 * cell + 3):
         missing[UNITS[place]] ^= digits
 
 
-@_compiled_inside
+@compiled_inside
 def _fitting(missing: npt.NDArray[np.int64], cell: int) -> int:
     return missing[UNITS[3 * cell]] & missing[UNITS[3 * cell + 1]] & missing[UNITS[3 * cell + 2]]
 
 
-@_compiled_inside
+@compiled_inside
 def _choose_cell(missing: npt.NDArray[np.int64], empty: npt.NDArray[np.int64], first: int, end: int) -> int:
     """Bring the first cell of those with the fewest fitting digits to place ``first`` of ``empty``; the digits."""
     fewest = 10
@@ -147,7 +137,7 @@ def _choose_cell(missing: npt.NDArray[np.int64], empty: npt.NDArray[np.int64], f
     return fewest_digits
 
 
-@_compiled_inside
+@compiled_inside
 def _fill(
     state: npt.NDArray[np.uint64],
     missing: npt.NDArray[np.int64],
@@ -193,7 +183,7 @@ def _fill(
     return bool(np.int64(next_random(state) % np.uint64(MOST_WAYS)) < num_ways)
 
 
-@_compiled_inside
+@compiled_inside
 def _has_solution(
     solution: npt.NDArray[np.int8],
     missing: npt.NDArray[np.int64],

@@ -6,10 +6,10 @@ Algorithm X with dancing links ("Dancing links", arXiv cs/0011047), and without 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from task_generators.compiled import compiled
 from task_generators.problem import Grid, frozen_grid
 
 
@@ -22,7 +22,7 @@ def solutions(puzzle: Grid, limit: int = 2) -> list[Grid]:
     return [frozen_grid(solution) for solution in found[:count]]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _cover(puzzle: npt.NDArray[np.int8], box_side: int, limit: int, found: npt.NDArray[np.int8]) -> int:
     """Find up to ``limit`` solutions of the cells row by row; returns how many, and writes them to ``found``, flat.
 
@@ -115,7 +115,7 @@ def _cover(puzzle: npt.NDArray[np.int8], box_side: int, limit: int, found: npt.N
     return num_found
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _remove_demand(
     demand: int,
     root: int,
@@ -140,7 +140,7 @@ def _remove_demand(
         node = down[node]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _restore_demand(
     demand: int,
     root: int,

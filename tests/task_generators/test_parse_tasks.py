@@ -14,7 +14,6 @@ from tests.task_generators.picture_damage import DAMAGES
 
 NUM_GRIDS = 12
 
-
 NUM_CENTRED_GRIDS = 60
 
 
