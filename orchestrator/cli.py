@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import task_commands
-from orchestrator.specs import SweepSpec, TrialSpec, check_test_sets, expand, load_sweep
+from orchestrator.specs import LARGEST_INT, SweepSpec, TrialSpec, check_problems, expand, load_sweep
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
 from trainers.backbone import backbone_names, backbone_spec
@@ -144,7 +144,7 @@ def _add_params(sub: argparse.ArgumentParser) -> None:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     sweep, trials, states = _read(arguments)
-    check_test_sets([trial for trial in trials if _state(trial, states) != "done"])
+    check_problems([trial for trial in trials if _state(trial, states) != "done"])
     _print_counts(console, sweep, trials, states)
     missing = sum(_state(trial, states) != "done" for trial in trials)
     console.print(f"{missing} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
         return int(left > 0)
-    check_test_sets(missing)
+    check_problems(missing)
     results.check_writable(sweep.results_uri)
     if not arguments.quiet:
         again = sum(_state(trial, states) == "failed" for trial in missing)
@@ -321,8 +321,8 @@ def _positive(text: str) -> int:
 
 
 def _not_negative(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0")
+    if not text.isdecimal() or int(text) > LARGEST_INT:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0 to {LARGEST_INT}")
     return int(text)
 
 

@@ -23,6 +23,8 @@ SHEET_WIDTH_PX = 1600
 STATES_SHOWN = 6
 """Of the states between question and answer, at most this many, evenly spread."""
 CAPTION_CHARS = 48
+MOST_PIXELS = 200_000_000
+"""More than this in one file is no look at problems any more, and takes gigabytes."""
 OVERVIEW_PX = (160, 128)
 """Width and height into which the pictures of an overview are scaled."""
 GAP_PX = 28
@@ -41,6 +43,7 @@ def write_sheet(spec: TaskSpec, split: Split, seed: int, n: int, with_states: bo
     ValueError when the file cannot be written, or the split has no such problems.
     """
     task, problems = spec.build(split), _first_problems(spec, split, seed, n)
+    _check_pixels(task, problems, 2 + STATES_SHOWN * with_states)
     cards = [_card(task, problem, f"{index}   question", with_states) for index, problem in enumerate(problems)]
     columns = max(1, min(len(cards), SHEET_WIDTH_PX // (max(card.shape[1] for card in cards) + GAP_PX)))
     cards_image = contact_sheet(cards, columns, gap_px=GAP_PX)
@@ -78,6 +81,7 @@ def write_videos(
     ValueError when the file cannot be written, or the split has no such problems.
     """
     task, problems = spec.build(split), _first_problems(spec, split, seed, n)
+    _check_pixels(task, problems, num_frames)
     videos = []
     for problem in problems:
         draw = partial(draw_on_canvas, task=task, style=task.style, canvas=canvas_px(problem, task.style))
@@ -103,6 +107,12 @@ def _save(sheet: PillowImage.Image, path: Path) -> None:
         sheet.save(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"--out {path}: cannot be written: {error}") from None
+
+
+def _check_pixels(task: Task, problems: Sequence[Problem], pictures_each: int) -> None:
+    heights, widths = zip(*(canvas_px(problem, task.style) for problem in problems), strict=True)
+    if len(problems) * pictures_each * max(heights) * max(widths) > MOST_PIXELS:
+        raise ValueError(f"--n {len(problems)}: the pictures are too large for so many problems or frames")
 
 
 def _card(task: Task, problem: Problem, label: str, with_states: bool, fit_px: tuple[int, int] | None = None) -> Image:

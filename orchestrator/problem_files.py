@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from orchestrator.tables import PROBLEMS
 from task_generators.problem import Problem, Split, frozen_grid
 from task_generators.splits import draw_problems
 from task_generators.task import TaskSpec
 
+ROWS_AT_ONCE = 10_000
 TASK_KEY = b"task"
 """Key of the schema's metadata that holds the task, knobs of the split included, as ``TaskSpec`` in JSON."""
 
@@ -21,21 +24,32 @@ TASK_KEY = b"task"
 def problems_table(spec: TaskSpec, split: Split, seed: int, n: int) -> pa.Table:
     """The first ``n`` problems of a split as ``PROBLEMS``; the test split is one for all seeds, its seed reads 0."""
     seed = 0 if split == Split.TEST else seed
-    rows = [
-        {
-            "problem_id": problem.problem_id,
-            "split": split.value,
-            "seed": seed,
-            "index": index,
-            "question": problem.question.tolist(),
-            "answer": problem.answer.tolist(),
-            "metadata": json.dumps(dict(problem.metadata), sort_keys=True),
-        }
-        for index, problem in enumerate(draw_problems(spec, split, seed, n))
-    ]
+    problems = draw_problems(spec, split, seed, n)
     of_split = TaskSpec(name=spec.name, params={**spec.params, **(spec.test if split == Split.TEST else {})})
     metadata = {TASK_KEY: of_split.model_dump_json().encode()}
-    return pa.Table.from_pylist(rows, schema=PROBLEMS.with_metadata(metadata))
+    chunks = [
+        pa.Table.from_pylist(
+            [
+                _row(problem, split, seed, index)
+                for index, problem in enumerate(problems[first : first + ROWS_AT_ONCE], first)
+            ],
+            schema=PROBLEMS.with_metadata(metadata),
+        )
+        for first in range(0, n, ROWS_AT_ONCE)
+    ]
+    return pa.concat_tables(chunks)
+
+
+def _row(problem: Problem, split: Split, seed: int, index: int) -> dict[str, Any]:
+    return {
+        "problem_id": problem.problem_id,
+        "split": split.value,
+        "seed": seed,
+        "index": index,
+        "question": problem.question.tolist(),
+        "answer": problem.answer.tolist(),
+        "metadata": json.dumps(dict(problem.metadata), sort_keys=True),
+    }
 
 
 def write_problems(table: pa.Table, path: Path) -> None:
@@ -61,14 +75,22 @@ def read_problems(path: Path) -> tuple[TaskSpec, Split, list[Problem]]:
     named = (table.schema.metadata or {}).get(TASK_KEY)
     if named is None or not set(PROBLEMS.names) <= set(table.column_names):
         raise ValueError(f"{path}: holds no problems that sweep generate wrote")
-    problems = [
-        Problem(
-            frozen_grid(row["question"]),
-            frozen_grid(row["answer"]),
-            json.loads(row["metadata"]),
-            problem_id=row["problem_id"],
-        )
-        for row in table.select(["question", "answer", "metadata", "problem_id"]).to_pylist()
-    ]
-    (split,) = set(table["split"].to_pylist())
-    return TaskSpec.model_validate_json(named), Split(split), problems
+    try:
+        spec = TaskSpec.model_validate_json(named)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{path}: the task it names is not there: {' '.join(message.split())}") from None
+    splits = set(table["split"].to_pylist())
+    if len(splits) != 1 or not splits <= set(Split):
+        raise ValueError(f"{path}: expected problems of one split, train or test, not of {len(splits)}")
+    rows = table.select(["question", "answer", "metadata", "problem_id"]).to_pylist()
+    return spec, Split(splits.pop()), [_problem(path, number, row) for number, row in enumerate(rows)]
+
+
+def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
+    try:
+        metadata = json.loads(row["metadata"])
+        question, answer = frozen_grid(row["question"]), frozen_grid(row["answer"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: row {number}: no problem: {' '.join(str(error).split())}") from None
+    return Problem(question, answer, metadata, problem_id=str(row["problem_id"]))

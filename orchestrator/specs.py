@@ -43,8 +43,11 @@ longer count as done."""
 TASK_KEYS = ("min_test_distance", "n_train", "recipe", "test")
 """Keys of a task's entry that are not knobs of the task."""
 
+TRAINING_PROBLEMS_CHECKED = 3
 LARGEST_INT = 2**63 - 1
 """What an integer column holds."""
+LARGEST_SET = 10_000_000
+"""More problems than this fit no machine's memory."""
 PositiveInt = Annotated[StrictInt, Field(gt=0, le=LARGEST_INT)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0, le=LARGEST_INT)]
 
@@ -53,7 +56,7 @@ def _number_or_all(value: Any) -> Any:
     if value == "all":
         return value
     try:
-        return _POSITIVE_INT.validate_python(value)
+        return _SET_SIZE.validate_python(value)
     except ValidationError as error:
         raise PydanticCustomError("n_problems", error.errors()[0]["msg"] + ", or all") from None
 
@@ -65,7 +68,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-_POSITIVE_INT: TypeAdapter[int] = TypeAdapter(PositiveInt)
+_SET_SIZE: TypeAdapter[int] = TypeAdapter(Annotated[StrictInt, Field(gt=0, le=LARGEST_SET)])
 NumProblems = Annotated[int | Literal["all"], PlainValidator(_number_or_all)]
 """A number of problems, or ``all`` that there are of a task whose problems are given, such as ``arc``."""
 Ranks = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -253,8 +256,9 @@ def expand(sweep: SweepSpec) -> list[TrialSpec]:
     return list(trials.values())
 
 
-def check_test_sets(trials: Sequence[TrialSpec]) -> None:
-    """Draw every test set once. ValueError when a task has fewer test problems than a trial asks for."""
+def check_problems(trials: Sequence[TrialSpec]) -> None:
+    """Draw every test set once, and the first training problems of every task. ValueError when a task has fewer test
+    problems than a trial asks for, or no training problems."""
     test_sets = {
         (_task_json(trial.task), trial.n_test): trial.task
         for trial in trials
@@ -262,6 +266,11 @@ def check_test_sets(trials: Sequence[TrialSpec]) -> None:
     }
     for (_, n_test), task in test_sets.items():
         draw_problems(task, Split.TEST, 0, n_test)
+    training_sets: dict[str, TrialSpec] = {}
+    for trial in trials:
+        training_sets.setdefault(_task_json(trial.task), trial)
+    for trial in training_sets.values():
+        draw_problems(trial.task, Split.TRAIN, trial.seed, min(trial.n_train, TRAINING_PROBLEMS_CHECKED))
 
 
 @dataclass(frozen=True)

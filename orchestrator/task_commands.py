@@ -23,7 +23,7 @@ from task_generators.task import TaskSpec, task_class, task_names
 SAMPLE_ROWS = 24
 """A sample with more rows than this is not printed."""
 FAULTS_SHOWN = 10
-PREVIEW_LIMIT = 500
+PREVIEW_LIMIT, FRAMES_LIMIT, EXPORT_LIMIT = 500, 1000, 1_000_000
 
 
 def tasks(arguments: argparse.Namespace, console: Console) -> int:
@@ -72,12 +72,16 @@ def preview(arguments: argparse.Namespace, console: Console) -> int:
     from orchestrator.preview import write_overview, write_sheet, write_videos
 
     if arguments.task is None:
+        if arguments.param:
+            raise ValueError(f"--param {arguments.param[0]}: name the task whose knob this is")
         out = arguments.out or Path("preview.png")
         num_tasks = write_overview(out)
         console.print(f"{out}: a problem of each of {num_tasks} tasks", highlight=False, soft_wrap=True)
         return 0
     if arguments.n > PREVIEW_LIMIT:
         raise ValueError(f"--n {arguments.n}: a preview shows {PREVIEW_LIMIT} problems at most; see: sweep generate")
+    if arguments.frames > FRAMES_LIMIT:
+        raise ValueError(f"--frames {arguments.frames}: a preview shows {FRAMES_LIMIT} frames at most")
     spec = task_spec(arguments.task, arguments.param)
     out = arguments.out or Path(f"preview_{spec.name}.png")
     if out.suffix in (".gif", ".mp4"):
@@ -97,6 +101,8 @@ def generate(arguments: argparse.Namespace, console: Console) -> int:
         raise ValueError(
             f"--out {arguments.out}: problems are written as Parquet; expected a name that ends in .parquet"
         )
+    if arguments.n > EXPORT_LIMIT:
+        raise ValueError(f"--n {arguments.n}: {EXPORT_LIMIT} problems at most; write several files, with other seeds")
     spec, split = task_spec(arguments.task, arguments.param), Split(arguments.split)
     table = problems_table(spec, split, arguments.seed, arguments.n)
     write_problems(table, arguments.out)
@@ -114,7 +120,10 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     task, num_wrong = spec.build(), 0
     questions: dict[tuple[Any, ...], str] = {}
     for problem in problems:
-        faults = task.verify(problem)
+        try:
+            faults = task.verify(problem)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # nothing that the task could have made
+            faults = [f"no problem of this task ({type(error).__name__}: {' '.join(str(error).split())})"]
         question = (problem.question.shape, problem.question.tobytes())
         if question in questions and split == Split.TEST:  # a training set repeats once the space is used up
             faults = [*faults, f"the question of {questions[question]} again"]

@@ -180,7 +180,10 @@ def _place(name: str) -> Path | None:
             if _plain(stem) in names - {""} and (place.is_dir() or place.suffix == ".zip"):
                 return place
     path = Path(os.path.expanduser(name))  # unlike Path.expanduser it leaves ~nobody as it is
-    return path if name and path.exists() else None
+    try:
+        return path if name and path.exists() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 def _plain(name: str) -> str:
@@ -226,6 +229,8 @@ def _folder(root: Path) -> tuple[list[str], Callable[[str], Any]]:
     def read(path: str) -> Any:
         file = root / f"{path}.json"
         try:
+            if not file.is_file():
+                raise ValueError(f"{path}.json: cannot be read: it is no file")
             if file.stat().st_size > MAX_TASK_BYTES:
                 raise ValueError(f"{path}.json: larger than {MAX_TASK_BYTES >> 20} MiB: this is no ARC task")
             content = file.read_bytes()

@@ -48,19 +48,35 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
     ValueError when fewer than ``n`` distinct test problems can be found, or fewer than ``n`` training problems of a
     task that generates none, or at ``min_test_distance``.
     """
+    problems = _drawn(spec, split, seed, n)
+    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
+        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
+    if len(problems) == n:
+        return problems
+    if not spec.build(split).can_generate():
+        raise ValueError(
+            f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
+        )
+    raise ValueError(
+        f"task {spec.label()}: {n} distinct {split} problems asked for, only {len(problems)} found; "
+        f"lower n_{split}{' or min_test_distance' if spec.min_test_distance else ''} or enlarge the task"
+    )
+
+
+def _drawn(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Problem]:
+    """As ``draw_problems``, but fewer where there are fewer."""
     task = spec.build(split)
     seed = 0 if split == Split.TEST else seed
-    knobs = task.model_dump_json(exclude_defaults=True)
+    cuts = _cuts(spec, split)
+    knobs = "".join(each.model_dump_json(exclude_defaults=True) for each in cuts)
     key = (spec.name, task.generator_version, knobs, split.value, seed)
     prefix = "/".join([spec.name, hashlib.blake2b(knobs.encode(), digest_size=4).hexdigest(), split.value])
     if split == Split.TRAIN:
         prefix += f"/{seed}"
     given = task.given_problems(split)
     away_from: list[Problem] = []
-    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
-        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
     if spec.min_test_distance and split == Split.TRAIN:
-        away_from = draw_problems(spec, Split.TEST, 0, DISTANT_FROM)
+        away_from = _drawn(spec, Split.TEST, 0, DISTANT_FROM)
         if given:
             is_far = _is_far(task, stacked(given), away_from, spec.min_test_distance)
             given = [problem for problem, keeps in zip(given, is_far.tolist(), strict=True) if keeps]
@@ -73,25 +89,38 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
             problem = given[place]
             problem_id = f"{prefix}/{index}"
             problems.append(Problem(problem.question, problem.answer, problem.metadata, problem.states, problem_id))
-    if len(problems) == n:
+    if len(problems) == n or not task.can_generate():
         return problems
-    if not task.can_generate():
-        raise ValueError(
-            f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
-        )
-    stream = _Stream(task, key, split, given, away_from, spec.min_test_distance)
+    stream = _Stream(cuts, key, split, given, away_from, spec.min_test_distance)
     for first in range(len(problems), n, BATCH_SIZE):
         indices = range(first, min(n, first + BATCH_SIZE))
         found = stream.draw(indices)
-        if len(found) < len(indices):
-            raise ValueError(
-                f"task {spec.label()}: {n} distinct {split} problems asked for, only {first + len(found)} found; "
-                f"lower n_{split}{' or min_test_distance' if spec.min_test_distance else ''} or enlarge the task"
-            )
         problems += [
-            batch.problem(place, f"{prefix}/{index}") for index, (batch, place) in zip(indices, found, strict=True)
+            batch.problem(place, f"{prefix}/{index}") for index, (batch, place) in zip(indices, found, strict=False)
         ]
+        if len(found) < len(indices):
+            break
     return problems
+
+
+def _cuts(spec: TaskSpec, split: Split) -> list[Task]:
+    """The split's task; and the other split's, if its knobs give questions of the same shape other canonical keys. A
+    question is then for tests only if both say so, and for training only if neither does."""
+    task = spec.build(split)
+    if not spec.test or not task.can_generate():
+        return [task]
+    other = spec.build(Split.TRAIN if split == Split.TEST else Split.TEST)
+    mine, others = (_a_few_questions(each) for each in (task, other))
+    if mine.shape[1:] != others.shape[1:]:
+        return [task]
+    is_same = np.array_equal(task.canonical_keys(mine), other.canonical_keys(mine))
+    return [task] if is_same else [task, other]
+
+
+def _a_few_questions(task: Task) -> npt.NDArray[np.int8]:
+    given = task.given_problems(Split.TRAIN)
+    problems = given[:64] if given else task.draw(64, "keys")
+    return np.stack([problem.question for problem in problems])
 
 
 class _Stream:
@@ -100,7 +129,7 @@ class _Stream:
 
     def __init__(
         self,
-        task: Task,
+        cuts: Sequence[Task],
         key: tuple[str | int, ...],
         split: Split,
         given: Sequence[Problem],
@@ -109,8 +138,8 @@ class _Stream:
     ) -> None:
         from task_generators.copy_hash import grid_hashes
 
-        self._task, self._key, self._split = task, key, split
-        num_codes = len(task.palette.colors)
+        self._task, self._cuts, self._key, self._split = cuts[0], cuts, key, split
+        num_codes = len(self._task.palette.colors)
         self._hashes = lambda questions: grid_hashes(questions, num_codes).tolist()
         self._taken: set[int] = set()
         if given:
@@ -175,7 +204,9 @@ class _Stream:
         self, indices: npt.NDArray[np.int64], attempts: npt.NDArray[np.int64] | int
     ) -> tuple[Batch, npt.NDArray[np.bool_]]:
         batch = self._task.generate_many(problem_seeds(self._key, indices, attempts))
-        is_right = in_test_partition(self._task, batch.questions) == (self._split == Split.TEST)
+        is_right = np.ones(len(batch), dtype=np.bool_)
+        for task in self._cuts:
+            is_right &= in_test_partition(task, batch.questions) == (self._split == Split.TEST)
         return batch, is_right & _is_far(self._task, batch, self._away_from, self._min_distance)
 
 

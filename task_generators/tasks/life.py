@@ -121,6 +121,8 @@ class Life(Task):
         """Compute every generation again from sets of living cells."""
         born, survives = ({int(count) for count in part[1:]} for part in self.rule.split("/"))
         alive = set(map(tuple, np.argwhere(problem.question).tolist()))
+        if not problem.question.shape == problem.answer.shape == (self.height, self.width):
+            return [f"the boards do not have {self.height} x {self.width} cells"]
         faults = []
         if self.pattern != "random" and len(alive) != "".join(PATTERNS[self.pattern]).count("#"):
             faults.append(f"the question is not one {self.pattern}")

@@ -240,7 +240,53 @@ def test_verify_uses_the_knobs_of_the_test_split(tmp_path):
         assert main(["verify", str(tmp_path / "x.parquet")]) == 0
 
 
+def test_verify_survives_tampered_tables(tmp_path, capsys):
+    out = str(tmp_path / "x.parquet")
+    assert main(["generate", "shortest_path", "--n", "3", "--out", out]) == 0
+    table = pq.read_table(out)
+
+    def verified(**changed) -> tuple[int, str]:
+        rows = table.to_pylist()
+        rows[0] |= changed
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), out)
+        capsys.readouterr()
+        status = main(["verify", out])
+        output, errors = capsys.readouterr()
+        assert "Traceback" not in output + errors
+        return status, output + errors
+
+    for metadata in ("{}", "[]", "null"):
+        assert verified(metadata=metadata)[0] == 1
+    assert verified(question=[[0, 1], [0]])[0] == 2
+    assert verified(split="test") == (2, f"error: {out}: expected problems of one split, train or test, not of 2\n")
+    for task in (b"", b"{", b'{"name":"nope"}', b'{"name":"maze","params":{"height":4}}'):
+        pq.write_table(table.replace_schema_metadata({b"task": task}), out)
+        assert main(["verify", out]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_task_without_training_problems_is_found_at_planning_time(sweep_yaml, capsys):
+    tasks = "tasks=[{hitori: {size: 3}}]"
+    assert main(["plan", sweep_yaml, "--set", tasks, "--set", "n_test=100"]) == 0
+    tasks = "tasks=[{life: {min_test_distance: 0.99}}]"
+    assert main(["plan", sweep_yaml, "--set", tasks]) == 2
+    assert "distinct train problems asked for, only 0 found" in capsys.readouterr().err
+
+
 WRONG = {
+    "generate very many": (["generate", "life", "--n", "9999999999", "--out", "x.parquet"], "1000000 problems at most"),
+    "preview pixels": (
+        ["preview", "maze", "--param", "height=255", "--param", "width=255", "--n", "100"],
+        "--n 100: the pictures are too large",
+    ),
+    "preview frames": (["preview", "life", "--frames", "100000000", "--out", "x.gif"], "1000 frames at most"),
+    "preview param": (["preview", "--param", "a=b"], "--param a=b: name the task whose knob this is"),
+    "seed": (
+        ["generate", "life", "--n", "3", "--seed", str(2**63), "--out", "x.parquet"],
+        "from 0 to 9223372036854775807",
+    ),
+    "dataset": (["tasks", "arc", "--param", "dataset=/" + "a" * 5000], "error: task 'arc': dataset = "),
+    "n_train huge": (["plan", "small.yaml", "--set", "n_train=[1000000000000]"], "less than or equal to 10000000"),
     "verify absent": (["verify", "absent.parquet"], "absent.parquet: cannot be read as Parquet"),
     "verify other": (["verify", "list.yaml"], "list.yaml: cannot be read as Parquet"),
     "no command": ([], "the following arguments are required: COMMAND"),

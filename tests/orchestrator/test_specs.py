@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.specs import TrialSpec, check_test_sets, expand, load_sweep
+from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
 from task_generators.task import TaskSpec
 from trainers.backbone import backbone_spec
 from trainers.recipe import Placement, TrainRecipe
@@ -135,7 +135,7 @@ def test_a_pattern_becomes_one_task_a_match_with_all_its_demonstrations(load, ow
     assert {trial.recipe.attempts for trial in trials} == {3}
     assert expand(load(own_dataset.replace("all", "[all]"))) == trials
     assert expand(load(own_dataset + "n_test: 7\n")) == expand(load(own_dataset + "n_test: all\n")) == trials
-    check_test_sets(trials)
+    check_problems(trials)
 
 
 def test_numbers_that_come_to_the_same_are_one_trial(load, own_dataset):
@@ -201,7 +201,7 @@ def test_what_is_wrong_with_given_problems_is_one_line(load, own_dataset, tmp_pa
 def test_a_whole_dataset_is_one_trial_a_task_and_cell(load):
     text = GIVEN.replace("OWN", "arc_agi_1").replace("Count*", "*")
     trials = expand(load(text + "seeds: [0, 1, 2]\nlora_rank: [8, 16]\n"))
-    check_test_sets(trials)
+    check_problems(trials)
     assert len(trials) == 400 * (3 * 2 + 1)
     assert len({trial.trial_id for trial in trials}) == len(trials)
 

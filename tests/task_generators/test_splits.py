@@ -173,3 +173,30 @@ def test_the_paths_of_mazes_differ_by_their_jaccard_index() -> None:
     for problem in draw_problems(spec, Split.TRAIN, 0, 30):
         path = set(zip(*np.nonzero(problem.answer == 4), strict=True))
         assert all(len(path & other) / len(path | other) <= 0.5 for other in tested)
+
+
+OTHER_KEYS = [
+    {"elementary_ca": {"width": 12, "steps": 1, "test": {"boundary": "fixed"}}},
+    {"elementary_ca": {"width": 12, "steps": 1, "boundary": "fixed", "test": {"boundary": "periodic"}}},
+    {"life": {"height": 4, "width": 4, "test": {"edges": "torus"}}},
+    {"life": {"height": 4, "width": 4, "edges": "torus", "test": {"edges": "dead"}}},
+    {"langton_ant": {"height": 4, "width": 4, "start": "center", "test": {"start": "random"}}},
+    {"langton_ant": {"height": 3, "width": 3, "start": "random", "test": {"start": "center"}}},
+]
+
+
+@pytest.mark.parametrize("named", OTHER_KEYS)
+def test_knobs_of_the_test_split_that_change_the_symmetries_let_nothing_leak(named) -> None:
+    spec = TaskSpec.model_validate(named)
+    tested = np.stack([problem.question for problem in draw_problems(spec, Split.TEST, 0, 15)])
+    trained = np.stack([problem.question for problem in draw_problems(spec, Split.TRAIN, 0, 2000)])
+    for task in (spec.build(split) for split in Split):
+        assert not set(task.canonical_keys(tested).tolist()) & set(task.canonical_keys(trained).tolist())
+    alone = TaskSpec(name=spec.name, params={**spec.params, **spec.test})
+    ids = {problem.problem_id for drawn in (spec, alone) for problem in draw_problems(drawn, Split.TEST, 0, 15)}
+    assert len(ids) == 30, "other problems, other names"
+
+
+def test_the_distance_is_kept_from_as_many_test_problems_as_there_are() -> None:
+    spec = TaskSpec.model_validate({"hanoi": {"disks": 3, "min_test_distance": 0.1}})
+    assert len(draw_problems(spec, Split.TRAIN, 0, 2)) == 2
