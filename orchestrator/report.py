@@ -187,11 +187,13 @@ def _draw_panel(
         handles.setdefault(name, line)
         gaps = curve[curve["exact_match"].isna() & (curve["failed"] > 0) & (curve["n_train"] > 0)]
         axis.plot(gaps["n_train"], [0.0] * len(gaps), "x", color=how.color, markersize=7, clip_on=False, zorder=5)
-    axis.set_xscale("log")
     if sizes:
+        axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator([float(size) for size in sizes]))
         axis.xaxis.set_major_formatter(FixedFormatter([str(size) for size in sizes]))
         axis.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
+    else:  # nothing here depends on n_train
+        axis.xaxis.set_major_locator(NullLocator())
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_ylim(-0.02, 1.02)
     axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])

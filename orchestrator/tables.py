@@ -1,8 +1,9 @@
 """The three tables that are the product: their columns, and the types whose fields become rows.
 
 ``trials`` has one row a trial, ``predictions`` one row a (trial, test problem, attempt), ``losses`` one row a (trial,
-optimizer step). A task's own metrics are extra nullable float64 columns, so files differ in
-columns; readers unite them.
+optimizer step). The scores of the tasks here are columns of every file, null where a task has no such score, because
+``pandas.read_parquet`` keeps the columns of the first file alone. A score that another task brings is an extra nullable
+float64 column; ``orchestrator.results`` unites files that differ.
 A value that does not exist is null, never 0. ``run_id`` names one execution of a trial: rows of the three tables belong
 together when it agrees, however often the trial was started.
 """
@@ -47,6 +48,9 @@ TRIALS = pa.schema(
         ("exact_match", pa.float64()),
         ("cell_accuracy", pa.float64()),
         ("valid_solution", pa.float64()),
+        ("solved", pa.float64()),
+        ("path_success", pa.float64()),
+        ("relative_path_length", pa.float64()),
         ("parsed", pa.float64()),
         ("num_trainable_params", pa.int64()),
         ("train_loss", pa.float64()),
@@ -86,6 +90,8 @@ PREDICTIONS = pa.schema(
         pa.field("exact_match", pa.bool_(), nullable=False),
         ("cell_accuracy", pa.float64()),
         ("valid_solution", pa.bool_()),
+        ("path_success", pa.bool_()),
+        ("relative_path_length", pa.float64()),
         pa.field("question", GRID, nullable=False),
         pa.field("answer", GRID, nullable=False),
         ("predicted", GRID),

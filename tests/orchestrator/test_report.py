@@ -87,6 +87,14 @@ def test_many_variants_of_a_task_are_one_curve(tmp_path, make_result):
     report.write_learning_curves(frame, tmp_path)
 
 
+def test_a_sweep_without_any_n_train_has_a_picture(tmp_path, make_result):
+    trials = trials_of(backbones=["baseline/oracle", "baseline/copy_question"])
+    for spec in trials:
+        results.write(tmp_path, make_result(spec.trial_id))
+    frame = with_missing(results.read_trials(tmp_path), trials)
+    assert all(path.stat().st_size > 1000 for path in report.write_learning_curves(frame, tmp_path))
+
+
 def test_recipes_and_ranks_are_curves_of_their_own(tmp_path, make_result):
     trials = trials_of(
         backbones=["cogvideox/tiny", {"cogvideox/tiny": {"recipe": {"max_steps": 7}}}], lora_rank=[4, 8], tasks=["life"]
