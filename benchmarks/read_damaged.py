@@ -1,6 +1,6 @@
 """How many pictures of every task are misread after each kind of damage, of the hardest degree that is promised.
 
-    python benchmarks/read_damaged.py [--grids 200] [TASK ...]
+    python -m benchmarks.read_damaged [--grids 200] [TASK ...]
 
 Gaussian noise of sigma 60, JPEG quality 5, gain 0.7, offsets of 60 a channel, blur of 2 px, shifts of 3 px, one at
 a time, and a mild combination of all; with the grid's shape told, and found in the picture. ``arc``: of all tasks of
