@@ -31,7 +31,10 @@ class TrainRecipe(BaseModel):
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the frozen base; LoRA weights stay fp32")
+    precision: Literal["fp32", "bf16", "int8", "nf4"] = Field(
+        default="fp32",
+        description="of the frozen base; LoRA weights stay fp32. int8 and nf4 (8, 4 bits): GPU only, extra `quantized`",
+    )
 
     # --- LoRA (the rank is an axis of the sweep)
     lora_alpha: float = Field(default=32, gt=0)
@@ -60,9 +63,26 @@ class TrainRecipe(BaseModel):
         default="uniform", description="noise levels trained on: all, or only those that num_inference_steps visits"
     )
     num_inference_steps: int = Field(default=50, gt=0, description="sampling steps (open in the paper)")
-    guidance_scale: float = Field(default=1.0, ge=1)
+    sampler: Literal["own", "ddim", "dpm", "euler", "unipc"] = Field(
+        default="own", description="own: the checkpoint's; the others where the family has them (open in the paper)"
+    )
+    prompt: str = Field(default="", description="the one neutral prompt of every video (open in the paper)")
+    guidance_scale: float = Field(
+        default=1.0,
+        ge=1,
+        description="away from the empty prompt; above 1 only with another prompt (open in the paper)",
+    )
 
     # --- text (language and vision-language families)
+    inputs: Literal["text", "image", "image_and_text"] = Field(
+        default="image_and_text", description="what a vision-language model sees of the question"
+    )
+    max_length: int | None = Field(
+        default=None, gt=0, description="longest training example in tokens; null: the model's context"
+    )
+    decoding: Literal["free", "json"] = Field(
+        default="free", description="json: only tokens that continue a compact JSON grid can be chosen"
+    )
     max_new_tokens: int = Field(default=4096, gt=0)
     temperature: float = Field(default=0.0, ge=0, description="0: greedy")
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -90,6 +110,18 @@ class Placement(BaseModel):
         default=None, description="DeepSpeed ZeRO stage; null: plain torch on one worker, stage 1 on several"
     )
     micro_batch_size: int | None = Field(default=None, gt=0, description="examples a forward pass; null: all at once")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
     eval_batch_size: int = Field(default=32, gt=0, description="test problems answered at once")
     timeout_s: float | None = Field(default=None, gt=0, description="hard limit of one trial")
+    checkpoint_every_s: float | None = Field(
+        default=None, gt=0, description="a killed trial goes on from its last checkpoint; null: from its start"
+    )
+    latents: Literal["results", "node", "off"] = Field(
+        default="results",
+        description="where encoded pictures are kept for other trials: under the results folder (a URI: on the node), "
+        "on each node, or nowhere",
+    )
+    weights_folder: str | None = Field(
+        default=None, description="folder that holds ORG/NAME as on the hub; what it lacks comes from the hub"
+    )
     keep_adapters: bool = Field(default=False, description="keep each trial's LoRA weights under results/adapters")
