@@ -54,7 +54,9 @@ class TrialStatus:
 
 
 @dataclass(frozen=True)
-class _Folder:
+class ResultsFolder:
+    """The results folder on its file system; ``root`` is its path there."""
+
     uri: str
     fs: pyarrow.fs.FileSystem
     root: str
@@ -79,7 +81,7 @@ def absolute_uri(results_uri: str | Path) -> str:
 
 def check_writable(results_uri: str | Path) -> None:
     """Create the folder if need be and write to it. ValueError of one line when that cannot be done."""
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     probe = f"{folder.root}/.writable-{uuid.uuid4().hex}"
     try:
         folder.fs.create_dir(folder.root, recursive=True)
@@ -98,7 +100,7 @@ def write(
     losses: Sequence[LossRow] = (),
 ) -> None:
     """Write one execution of a trial: predictions and losses first, the row that makes it count last."""
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     trial_id, run_id = trial_result.trial_id, trial_result.run_id
     name = f"{trial_id}-{run_id}.parquet"
     if predictions:
@@ -110,7 +112,7 @@ def write(
 
 def store_folder(results_uri: str | Path, name: str, source: Path) -> None:
     """Copy the files of the local folder ``source`` to ``<results>/<name>``, over what may be there."""
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     target = f"{folder.root}/{name}"
     folder.fs.create_dir(target, recursive=True)
     pyarrow.fs.copy_files(str(source), target, pyarrow.fs.LocalFileSystem(), folder.fs)
@@ -118,7 +120,7 @@ def store_folder(results_uri: str | Path, name: str, source: Path) -> None:
 
 def ending_of_run(results_uri: str | Path, trial_id: str, run_id: str) -> tuple[TrialState, str | None] | None:
     """How one execution ended by the row it wrote, with its error's kind and last line; None when it wrote none."""
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     info = folder.fs.get_file_info(f"{folder.root}/trials/{trial_id}-{run_id}.parquet")
     if info.type == pyarrow.fs.FileType.NotFound:
         return None
@@ -138,7 +140,7 @@ def finished(results_uri: str | Path) -> set[str]:
 def trial_states(results_uri: str | Path) -> dict[str, TrialStatus]:
     """What the tables say of every trial that has a row; ``done`` beats ``failed``, then the newest row counts."""
     columns = [*RANKED, "attempts", "error_kind"]
-    table = _read(_open(results_uri), "trials", columns=columns)
+    table = _read(open_folder(results_uri), "trials", columns=columns)
     return {
         row["trial_id"]: TrialStatus(TrialState(row["state"]), row["attempts"] or 1, row["error_kind"])
         for row in _winning(table)
@@ -147,7 +149,7 @@ def trial_states(results_uri: str | Path) -> dict[str, TrialStatus]:
 
 def read_trials(results_uri: str | Path, trial_ids: Collection[str] | None = None) -> pd.DataFrame:
     """The ``trials`` table: one row a trial, failed ones included; ``trial_ids`` keeps only those."""
-    table = _read(_open(results_uri), "trials")
+    table = _read(open_folder(results_uri), "trials")
     rows = _winning(table.select(RANKED))
     runs = [row["run_id"] for row in rows if trial_ids is None or row["trial_id"] in trial_ids]
     return _to_pandas(_of_runs(table, runs))
@@ -173,7 +175,7 @@ def compact(results_uri: str | Path, at_least: int = 2) -> dict[str, int]:
     Safe at any moment against readers, writers, another compaction and SIGKILL: the merged file is there before the
     small ones go, and readers drop what they see twice. Files that cannot be read stay where they are.
     """
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     losing_runs = _losing_runs(folder)
     merged = {}
     for table in ("predictions", "losses", "trials"):  # trials last: its rows say which executions lost
@@ -187,7 +189,7 @@ def compact(results_uri: str | Path, at_least: int = 2) -> dict[str, int]:
     return merged
 
 
-def _merge(folder: _Folder, table: str, infos: list[pyarrow.fs.FileInfo], losing_runs: set[str]) -> int:
+def _merge(folder: ResultsFolder, table: str, infos: list[pyarrow.fs.FileInfo], losing_runs: set[str]) -> int:
     read: list[tuple[str, pa.Table]] = []
     for info in infos:
         try:
@@ -211,13 +213,13 @@ def _merge(folder: _Folder, table: str, infos: list[pyarrow.fs.FileInfo], losing
     return len(read)
 
 
-def _losing_runs(folder: _Folder) -> set[str]:
+def _losing_runs(folder: ResultsFolder) -> set[str]:
     """Executions whose row lost to a better or newer one of the same trial; they can never win again."""
     table = _read(folder, "trials", columns=RANKED)
     return set(table["run_id"].to_pylist()) - {row["run_id"] for row in _winning(table)}
 
 
-def _remove_stale_temporaries(folder: _Folder, table: str) -> None:
+def _remove_stale_temporaries(folder: ResultsFolder, table: str) -> None:
     selector = pyarrow.fs.FileSelector(f"{folder.root}/{table}", allow_not_found=True)
     for info in folder.fs.get_file_info(selector):
         old = info.mtime is not None and datetime.now(UTC) - info.mtime > STALE_TEMPORARY
@@ -228,11 +230,14 @@ def _remove_stale_temporaries(folder: _Folder, table: str) -> None:
 # --- writing
 
 
-def _put(folder: _Folder, table: str, name: str, content: pa.Table) -> None:
+def _put(folder: ResultsFolder, table: str, name: str, content: pa.Table) -> None:
     buffer = pa.BufferOutputStream()
     pq.write_table(content, buffer, compression="zstd")
-    data = buffer.getvalue()
-    directory = f"{folder.root}/{table}"
+    put_bytes(folder, f"{folder.root}/{table}", name, buffer.getvalue())
+
+
+def put_bytes(folder: ResultsFolder, directory: str, name: str, data: bytes | pa.Buffer) -> None:
+    """Write ``<directory>/<name>`` so that it is there whole or not at all, over one that is there."""
     if not folder.local:
         with folder.fs.open_output_stream(f"{directory}/{name}") as stream:
             stream.write(data)
@@ -253,33 +258,34 @@ def _put(folder: _Folder, table: str, name: str, content: pa.Table) -> None:
 # --- reading
 
 
-def _open(results_uri: str | Path) -> _Folder:
+def open_folder(results_uri: str | Path) -> ResultsFolder:
+    """The folder that a path or URI names, there or not. ValueError when it is a file or no file system of pyarrow's."""
     uri = absolute_uri(results_uri)
     if "://" not in uri:
         if Path(uri).is_file():
             raise ValueError(f"results folder {uri} cannot be used: it is a file")
-        return _Folder(uri, pyarrow.fs.LocalFileSystem(), uri.rstrip("/") or "/")
+        return ResultsFolder(uri, pyarrow.fs.LocalFileSystem(), uri.rstrip("/") or "/")
     try:
         fs, root = pyarrow.fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"results {uri!r} cannot be opened: {_reason(error)}") from None
-    return _Folder(uri, fs, root.rstrip("/"))
+    return ResultsFolder(uri, fs, root.rstrip("/"))
 
 
-def _list(folder: _Folder, table: str) -> list[pyarrow.fs.FileInfo]:
+def _list(folder: ResultsFolder, table: str) -> list[pyarrow.fs.FileInfo]:
     try:
         return folder.files(table)
     except OSError as error:
         raise ValueError(f"results folder {folder.uri} cannot be read: {_reason(error)}") from None
 
 
-def _list_all(folder: _Folder) -> None:
+def _list_all(folder: ResultsFolder) -> None:
     for table in SCHEMAS:
         _list(folder, table)
 
 
 def _read(
-    folder: _Folder, table: str, columns: Sequence[str] | None = None, runs: Collection[str] | None = None
+    folder: ResultsFolder, table: str, columns: Sequence[str] | None = None, runs: Collection[str] | None = None
 ) -> pa.Table:
     """All rows of one table (of the executions ``runs``), each execution once."""
     while True:
@@ -308,7 +314,7 @@ def _of_runs(content: pa.Table, runs: Collection[str]) -> pa.Table:
     return content.filter(pc.is_in(content["run_id"], value_set=pa.array(list(runs), pa.string())))
 
 
-def _read_file(folder: _Folder, info: pyarrow.fs.FileInfo, columns: Sequence[str] | None) -> pa.Table | None:
+def _read_file(folder: ResultsFolder, info: pyarrow.fs.FileInfo, columns: Sequence[str] | None) -> pa.Table | None:
     """One file's rows; None, with a warning, when it is no Parquet file of ours. FileNotFoundError passes through."""
     try:
         with folder.fs.open_input_file(info.path) as source, pq.ParquetFile(source) as file:
@@ -326,7 +332,7 @@ def _read_file(folder: _Folder, info: pyarrow.fs.FileInfo, columns: Sequence[str
 def _read_rows_of_runs(
     table: str, results_uri: str | Path, columns: Sequence[str] | None, trial_ids: Collection[str] | None
 ) -> pd.DataFrame:
-    folder = _open(results_uri)
+    folder = open_folder(results_uri)
     runs = {
         row["run_id"]
         for row in _winning(_read(folder, "trials", columns=RANKED))

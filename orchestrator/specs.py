@@ -95,8 +95,10 @@ class BackboneEntry(BaseModel):
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
         name, overrides = _named_entry(value, "backbone")
-        if name not in backbone_names():
-            raise ValueError(unknown("backbone", name, backbone_names()))
+        try:
+            backbone_spec(name)
+        except ValueError:
+            raise ValueError(unknown("backbone", name, backbone_names())) from None
         if "name" in overrides:
             raise ValueError(unknown(f"key of {name}", "name", [key for key in cls.model_fields if key != "name"]))
         return {"name": name, **overrides}

@@ -62,8 +62,8 @@ class BackboneCache:
         self._backbone: Backbone | UntrainedBackbone | None = None
 
     def get(self, spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone | UntrainedBackbone:
-        """The backbone, loaded now unless it is the one loaded last in the same precision on the same device."""
-        key = (spec.name, spec.revision, recipe.precision, device)
+        """The backbone, loaded now unless it is the one loaded last in the same precision, with the same prompt."""
+        key = (spec.name, spec.repo_id, spec.revision, recipe.precision, recipe.prompt, device)
         if self._backbone is None or key != self._key:
             self.clear()  # first: two large backbones may not fit together
             self._backbone, self._key = load_backbone(spec, recipe, device), key

@@ -22,6 +22,8 @@ from trainers.recipe import TrainRecipe
 if TYPE_CHECKING:
     import torch
 
+    from trainers.latent_store import LatentStore
+
     Batch = dict[str, torch.Tensor]
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -38,12 +40,22 @@ class BackboneSpec(BaseModel):
     repo_id: str = ""
     """Hub id, local folder, or ``package:NAME`` for a folder under ``trainers/weights``."""
     revision: str | None = None
+    """Commit on the hub that the weights are pinned to; None: the newest."""
     pretrained: bool = True
     """False: the architecture of ``repo_id`` with freshly drawn weights (fixed seed); the VAE or tokenizer is kept."""
     lora_targets: tuple[str, ...] = ()
     recipe: dict[str, Any] = {}
+    num_params: float = 0
+    """Of the frozen model, VAE and text encoder apart."""
+    license: str = ""
+    """Of the weights, as the hub names it."""
+    gated: bool = False
+    """True: the hub gives the weights only to accounts that accepted their terms."""
+    extra: str = ""
+    """Extra of this package that brings the weights or their reader."""
     num_gpus: float = 0
     memory_gb: float = 0.5
+    """GPU memory (or RAM) that a training step of the published recipe needs, roughly."""
     varies_with: frozenset[Literal["seed", "n_train", "lora_rank"]] = frozenset({"seed", "n_train", "lora_rank"})
     """Axes of the sweep that change the result; a baseline that ignores one gets a single trial for all its values."""
     trainable: bool = True
@@ -62,6 +74,8 @@ class Backbone(Protocol):
     spec: BackboneSpec
     module: torch.nn.Module
     """What LoRA is attached to; every parameter frozen."""
+    latent_store: LatentStore | None
+    """Where dear encodings are kept for other trials; a trial sets its own. None: encoding costs nothing here."""
 
     def encode(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Batch]:
         """What training needs of each problem, one dict of tensors each (latents, token ids ...); no gradients."""
@@ -105,10 +119,7 @@ def family_names() -> list[str]:
 @cache
 def flavors(family_file: str) -> dict[str, BackboneSpec]:
     """The flavours a family's file offers, by the name after the slash."""
-    return {
-        spec.name.split("/", 1)[1]: spec
-        for spec in importlib.import_module(f"trainers.backbones.{family_file}").FLAVORS
-    }
+    return {spec.name.split("/", 1)[1]: spec for spec in _family(family_file).FLAVORS}
 
 
 def backbone_names() -> list[str]:
@@ -116,24 +127,40 @@ def backbone_names() -> list[str]:
     return sorted(spec.name for family_file in family_names() for spec in flavors(family_file).values())
 
 
+@cache
 def backbone_spec(name: str) -> BackboneSpec:
-    """Look up ``file/flavor``; ValueError lists the names there are."""
+    """Look up ``file/flavor``, or make the spec of ``file/ORG/NAME[@REVISION]``: any repository of the family's kind.
+
+    A local folder stands for a repository too, when it is absolute or begins with a dot: ``causal_lm//data/model``,
+    ``causal_lm/./model``. Such a backbone has the recipe of the family's ``ANY_REPO``. ValueError lists the names there
+    are.
+    """
     family_file, _, flavor = name.partition("/")
-    if family_file not in family_names() or flavor not in flavors(family_file):
-        raise ValueError(f"unknown backbone {name!r}; valid backbones: {', '.join(backbone_names())}")
-    return flavors(family_file)[flavor]
+    if family_file in family_names():
+        if flavor in flavors(family_file):
+            return flavors(family_file)[flavor]
+        any_repo: BackboneSpec | None = getattr(_family(family_file), "ANY_REPO", None)
+        if any_repo is not None and "/" in flavor:
+            repo_id, _, revision = flavor.partition("@")
+            return any_repo.model_copy(update={"name": name, "repo_id": repo_id, "revision": revision or None})
+    any_names = [f"{file}/ORG/NAME[@REVISION]" for file in family_names() if hasattr(_family(file), "ANY_REPO")]
+    raise ValueError(f"unknown backbone {name!r}; valid backbones: {', '.join([*backbone_names(), *any_names])}")
+
+
+def _family(family_file: str) -> Any:
+    return importlib.import_module(f"trainers.backbones.{family_file}")
 
 
 def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
     """ValueError when the family cannot follow ``recipe``; loads nothing. Families may offer a ``check_recipe``."""
-    check = getattr(importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}"), "check_recipe", None)
+    check = getattr(_family(spec.name.split("/", 1)[0]), "check_recipe", None)
     if check is not None:
         check(spec, recipe)
 
 
 def load_backbone(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone:
     """Load the frozen weights onto ``device`` ("cpu", "cuda:0" ...) in the recipe's precision."""
-    return importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}").load(spec, recipe, device)
+    return _family(spec.name.split("/", 1)[0]).load(spec, recipe, device)
 
 
 def weights_path(repo_id: str) -> str:

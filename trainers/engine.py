@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainers.lora import gathered
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from trainers.backbone import Backbone, Batch
 
 DEEPSPEED_STAGE_ON_SEVERAL_WORKERS = 1
+DEEPSPEED_TAG = "deepspeed"
+"""Subfolder of a checkpoint for what DeepSpeed writes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ class Engine(Protocol):
 
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepOutcome:
         """Forward and backward this rank's share of the global batch, then update the weights, on all ranks alike."""
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of the weights and of the optimizer's state to files in ``folder``. Collective."""
+
+    def load(self, folder: Path) -> None:
+        """Take over what the ranks of an equal engine saved; ``folder`` holds the parts of all ranks. Collective."""
 
     def close(self) -> None:
         """Give up everything but the weights. Collective; the engine cannot be used afterwards."""
@@ -96,6 +105,22 @@ class TorchEngine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return StepOutcome(loss_sum, grad_norm)
+
+    def save(self, folder: Path) -> None:
+        """See ``Engine.save``."""
+        import torch
+
+        weights = [parameter.detach() for parameter in self._parameters]
+        torch.save({"weights": weights, "optimizer": self._optimizer.state_dict()}, folder / "torch.pt")
+
+    def load(self, folder: Path) -> None:
+        """See ``Engine.load``."""
+        import torch
+
+        kept = torch.load(folder / "torch.pt", map_location=module_device(self._backbone.module), weights_only=True)
+        for parameter, weights in zip(self._parameters, kept["weights"], strict=True):
+            parameter.data.copy_(weights)
+        self._optimizer.load_state_dict(kept["optimizer"])
 
     def close(self) -> None:
         """See ``Engine.close``."""
@@ -151,6 +176,18 @@ class DeepSpeedEngine:
         dist.all_reduce(device_loss)
         grad_norm = unclipped if self._stage == 0 else self._zero_grad_norm()
         return StepOutcome(device_loss.item(), grad_norm)
+
+    def save(self, folder: Path) -> None:
+        """See ``Engine.save``."""
+        # Every rank may have a disk of its own, and DeepSpeed makes folders on some ranks only.
+        (folder / DEEPSPEED_TAG).mkdir(exist_ok=True)
+        self._engine.save_checkpoint(str(folder), tag=DEEPSPEED_TAG, save_latest=False, exclude_frozen_parameters=True)
+
+    def load(self, folder: Path) -> None:
+        """See ``Engine.load``."""
+        # Not strict: the frozen weights are not in there.
+        path, _ = self._engine.load_checkpoint(str(folder), tag=DEEPSPEED_TAG, load_module_strict=False)
+        assert path is not None, f"DeepSpeed found no checkpoint in {folder}"
 
     def close(self) -> None:
         """See ``Engine.close``. After stage 3 every rank holds the whole module again, and needs the memory for it."""

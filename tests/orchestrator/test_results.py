@@ -164,13 +164,13 @@ class Deleting:
     def __getattr__(self, name):
         attribute = getattr(self.fs, name)
         return counted(name, attribute) if name == "delete_file" else attribute
-original = results._open
+original = results.open_folder
 def opened(uri):
     folder = original(uri)
     object.__setattr__(folder, "fs", Deleting(folder.fs))
     object.__setattr__(folder, "__class__", type("Local", (type(folder),), {"local": True}))
     return folder
-results._open = opened
+results.open_folder = opened
 results.compact(sys.argv[1])
 """
 
@@ -239,7 +239,7 @@ def test_object_stores_need_no_rename(tmp_path, make_result, predictions, losses
     """A file system behind a URI, with nothing but streams: written, read, compacted."""
     (tmp_path / "bucket").mkdir()
     sub_tree = pyarrow.fs.SubTreeFileSystem(str(tmp_path / "bucket"), pyarrow.fs.LocalFileSystem())
-    monkeypatch.setattr(results, "_open", lambda uri: results._Folder(str(uri), sub_tree, "study"))
+    monkeypatch.setattr(results, "open_folder", lambda uri: results.ResultsFolder(str(uri), sub_tree, "study"))
     results.check_writable("s3://bucket/study")
     for table in ("trials", "predictions", "losses"):
         sub_tree.create_dir(f"study/{table}")

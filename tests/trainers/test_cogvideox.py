@@ -20,7 +20,7 @@ from task_generators.parse import parse
 from task_generators.problem import Problem, frozen_grid
 from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, render
 from task_generators.task import Task
-from trainers import lora
+from trainers import lora, video_backbone
 from trainers.backbone import BackboneSpec
 from trainers.backbones import cogvideox
 from trainers.cogvideox_diffusion import (
@@ -32,6 +32,7 @@ from trainers.cogvideox_diffusion import (
     sampling_timesteps,
 )
 from trainers.pictures import draw_on_canvas, picture_style
+from trainers.prompt_embeds import EMPTY_PROMPT_FILE
 from trainers.recipe import TrainRecipe
 from trainers.rng import torch_generator
 
@@ -132,7 +133,7 @@ def save_backbone(folder: Path, generation: Generation, scheduler_class: type = 
         random_vae(generation).save_pretrained(folder / "vae")
         scheduler_class(**PUBLISHED_SCHEDULE).save_pretrained(folder / "scheduler")
         prompt_embeds = torch.randn(1, TEXT_LENGTH, TEXT_CHANNELS)
-        save_file({"prompt_embeds": prompt_embeds}, folder / cogvideox.NEUTRAL_PROMPT_FILE)
+        save_file({"prompt_embeds": prompt_embeds}, folder / EMPTY_PROMPT_FILE)
     return folder
 
 
@@ -449,7 +450,7 @@ def test_pictures_that_do_not_fit_whole_patches_are_padded(folder, monkeypatch):
     mixed = backbone.encode(TASK, [grown, small], recipe)
     assert mixed[0]["video_latents"].shape == mixed[1]["video_latents"].shape  # one canvas a call, so that they stack
     read = []
-    monkeypatch.setattr(cogvideox, "read_from_canvas", lambda frame, *rest: read.append((frame.shape, rest[2])))
+    monkeypatch.setattr(video_backbone, "read_from_canvas", lambda frame, *rest: read.append((frame.shape, rest[2])))
     assert backbone.answer(TASK, [grown, small], recipe, 0) == [None, None]
     sides = [-(-side // multiple) * multiple for side in (17, 25)]
     assert sorted(read) == sorted([((height, width, 3), (2, 3)), ((*sides, 3), (4, 6))])
@@ -564,12 +565,12 @@ def test_neutral_prompt_is_embedded_once_as_the_pipeline_embeds_it(folders, tmp_
     pipeline.register_modules(tokenizer=tokenizer, text_encoder=encoder)
     expected = pipeline._get_t5_prompt_embeds("", max_sequence_length=TEXT_LENGTH)
 
-    first = cogvideox.neutral_prompt_embeds(str(tmp_path), None, TEXT_LENGTH, "cpu")
+    first = cogvideox.embed_prompt(str(tmp_path), None, "", TEXT_LENGTH, "cpu")
     assert first.shape == (1, TEXT_LENGTH, 8)
     torch.testing.assert_close(first, expected, rtol=0.05, atol=0.02)  # bfloat16: the last digit varies with alignment
     rmtree(tmp_path / "text_encoder")
-    assert torch.equal(cogvideox.neutral_prompt_embeds(str(tmp_path), None, TEXT_LENGTH, "cpu"), first)
-    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [cogvideox.NEUTRAL_PROMPT_FILE]
+    assert torch.equal(cogvideox.embed_prompt(str(tmp_path), None, "", TEXT_LENGTH, "cpu"), first)
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [EMPTY_PROMPT_FILE]
 
 
 def test_flavours_hold_valid_recipes():

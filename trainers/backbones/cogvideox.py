@@ -10,23 +10,18 @@ latents elsewhere; L text tokens, D text channels.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from task_generators.problem import Grid, Problem
-from task_generators.render import Image, RenderStyle
-from task_generators.task import Task
-from task_generators.transition_video import problem_video
 from trainers.backbone import BackboneSpec, weights_path
 from trainers.cogvideox_diffusion import denoising_loss, padded_latent_frames, sample_latents, sampling_timesteps
-from trainers.pictures import canvas_px, draw_on_canvas, picture_style, read_from_canvas
+from trainers.precision import base_dtype, loading_options
+from trainers.prompt_embeds import prompt_embeds
 from trainers.recipe import TrainRecipe
-from trainers.rng import torch_generator
+from trainers.video_backbone import VideoBackbone, check_video_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -87,84 +82,43 @@ FLAVORS = [
     ),
 ]
 
-TEMPORAL_RATIO = 4
-"""Frames a latent frame of every CogVideoX VAE."""
-NEUTRAL_PROMPT = ""
-NEUTRAL_PROMPT_FILE = "neutral_prompt_embeds.safetensors"
-"""Holds the tensor ``prompt_embeds``, shape (1, L, D)."""
 INITIALISATION_SEED = 0
 """Of flavours with ``pretrained=False``: one fixed draw of the weights."""
-MAX_VAE_PIXELS = 2**18
-"""Pixels, over all frames, that pass through the VAE at once: seven tiny videos. Measured on a CPU: twice as fast as 32
-at once (cache), and six times as fast as one by one (small convolutions miss the fast kernels)."""
 
 
-class CogVideoX:
-    """A loaded, frozen CogVideoX; see ``trainers.backbone.Backbone`` for what each method promises."""
+class CogVideoX(VideoBackbone):
+    """A loaded, frozen CogVideoX; see ``trainers.backbone.Backbone`` for what each public method promises.
 
-    def __init__(self, spec: BackboneSpec, vae: Any, transformer: Any, scheduler: Any, prompt_embeds: torch.Tensor):
-        """``prompt_embeds``: (1, L, D), in the transformer's precision and on its device, as are the modules."""
+    A training example is ``video_latents`` (F, C, H, W) and ``image_latents`` (1, C, H, W), both scaled. The
+    posterior's mode stands in for a draw from it (upstream draws), so that a picture has one encoding; the noise that
+    upstream's script adds to the conditioning picture, which the pipeline does not, is left out too.
+    """
+
+    temporal_ratio = 4
+    samplers = ("own", "ddim", "dpm")
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        vae: Any,
+        transformer: Any,
+        scheduler: Any,
+        prompt_embeds: torch.Tensor,
+        empty_prompt_embeds: torch.Tensor | None = None,
+    ):
+        """The embeddings: (1, L, D), in the transformer's precision and on its device, as are the modules."""
         if scheduler.config.prediction_type != "v_prediction":
             raise ValueError(
                 f"{spec.repo_id}: scheduler prediction_type = {scheduler.config.prediction_type!r}; valid: v_prediction"
             )
-        assert vae.config.temporal_compression_ratio == TEMPORAL_RATIO, "a CogVideoX VAE"
-        self.spec = spec
-        self.module = transformer
+        assert vae.config.temporal_compression_ratio == self.temporal_ratio, "a CogVideoX VAE"
+        super().__init__(spec, transformer, [vae], str(prompt_embeds.device))
         self._vae = vae
         self._scheduler = scheduler
         self._prompt_embeds = prompt_embeds
+        self._empty_prompt_embeds = empty_prompt_embeds
 
     # --- training
-
-    def encode(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Batch]:
-        """Scaled latents of each transition video and of its first frame, float32 on the CPU.
-
-        ``video_latents`` (F, C, H, W) and ``image_latents`` (1, C, H, W). All problems of a call share one canvas, so
-        that they stack. The posterior's mode stands in for a draw from it (upstream draws), so that a picture has one
-        encoding; the noise that upstream's script adds to the conditioning picture, which the pipeline does not, is
-        left out too.
-        """
-        check_recipe(self.spec, recipe)
-        styles = [picture_style(task, recipe, problem) for problem in problems]
-        sizes = [self._canvas(problem, style) for problem, style in zip(problems, styles, strict=True)]
-        canvas = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else (0, 0)
-        examples: list[Batch] = []
-        for chunk in _chunks(range(len(problems)), recipe.num_frames * canvas[0] * canvas[1]):
-            videos = np.stack(
-                [
-                    problem_video(
-                        problems[index],
-                        partial(draw_on_canvas, task=task, style=styles[index], canvas=canvas),
-                        recipe.num_frames,
-                        recipe.transition,
-                    )
-                    for index in chunk
-                ]
-            )
-            video_latents = self._encode(videos) * self._vae.config.scaling_factor
-            image_latents = self._encode(videos[:, :1]) * self._image_scale
-            examples += [
-                {"video_latents": video.cpu(), "image_latents": image.cpu()}
-                for video, image in zip(video_latents, image_latents, strict=True)
-            ]
-        return examples
-
-    def collate(self, examples: Sequence[Batch], recipe: TrainRecipe, generator: torch.Generator) -> Batch:
-        """Stack examples; draw ``timesteps`` (B,) and ``noise`` (B, padded F, C, H, W) on the CPU."""
-        import torch
-
-        batch = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-        size, frames, *rest = batch["video_latents"].shape
-        if recipe.train_timesteps == "sampling":
-            steps = sampling_timesteps(self._scheduler, recipe.num_inference_steps).cpu()
-            batch["timesteps"] = steps[torch.randint(len(steps), (size,), generator=generator)]
-        else:
-            last = self._scheduler.config.num_train_timesteps
-            batch["timesteps"] = torch.randint(last, (size,), generator=generator)
-        padded_frames = padded_latent_frames(frames, self.module.config.patch_size_t)
-        batch["noise"] = torch.randn(size, padded_frames, *rest, generator=generator)
-        return batch
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The model's diffusion loss, (B,), float32; see ``denoising_loss``."""
@@ -179,57 +133,53 @@ class CogVideoX:
             batch["timesteps"].to(device),
         )
 
-    # --- answering
-
-    def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
-        """Sample a video from each question's picture and read its last frame."""
-        check_recipe(self.spec, recipe)
-        styles = [picture_style(task, recipe, problem) for problem in problems]
-        grids: list[Grid | None] = [None] * len(problems)
-        indices_by_canvas: dict[tuple[int, int], list[int]] = {}
-        for index, (problem, style) in enumerate(zip(problems, styles, strict=True)):
-            indices_by_canvas.setdefault(self._canvas(problem, style), []).append(index)
-        for canvas, indices in indices_by_canvas.items():
-            questions = np.stack([draw_on_canvas(problems[i].question, task, styles[i], canvas) for i in indices])
-            keys = [(problems[i].problem_id, attempt) for i in indices]
-            for index, frame in zip(indices, self._last_frames(questions, keys, recipe), strict=True):
-                grids[index] = read_from_canvas(frame, task, styles[index], problems[index].answer.shape, recipe)
-        return grids
-
-    def _last_frames(
-        self, questions: np.ndarray, keys: Sequence[tuple[str, int]], recipe: TrainRecipe
-    ) -> Iterator[Image]:
-        """The last frame of the video sampled for each question picture (B, H, W, 3); noise keyed by ``keys``."""
+    def _draw_timesteps(self, size: int, recipe: TrainRecipe, generator: torch.Generator) -> torch.Tensor:
         import torch
 
-        device = self._prompt_embeds.device
-        chunks = list(_chunks(range(len(questions)), recipe.num_frames * questions.shape[1] * questions.shape[2]))
-        encoded = [self._encode(questions[chunk.start : chunk.stop, None]) for chunk in chunks]
-        image_latents = torch.cat(encoded) * self._image_scale
-        frames = (recipe.num_frames - 1) // self._vae.config.temporal_compression_ratio + 1
-        padded_frames = padded_latent_frames(frames, self.module.config.patch_size_t)
-        generators = [torch_generator("noise", problem_id, attempt) for problem_id, attempt in keys]
-        shape = (padded_frames, *image_latents.shape[2:])
-        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            latents = sample_latents(
-                self.module,
-                self._scheduler,
-                image_latents,
-                self._prompt_embeds.expand(len(keys), -1, -1),
-                noise,
-                recipe.num_inference_steps,
-                generators=generators,
-            )
-        finally:
-            self.module.train(was_training)
-        latents = latents[:, padded_frames - frames :]  # as the pipeline: padding frames are never decoded
-        for chunk in chunks:
-            yield from self._decode_last_frame(latents[chunk.start : chunk.stop])
+        if recipe.train_timesteps == "sampling":
+            steps = sampling_timesteps(sampler(self._scheduler, recipe), recipe.num_inference_steps).cpu()
+            return steps[torch.randint(len(steps), (size,), generator=generator)]
+        return torch.randint(self._scheduler.config.num_train_timesteps, (size,), generator=generator)
+
+    def _noise_shape_of(self, video_latent_shape: Sequence[int]) -> tuple[int, ...]:
+        frames, *rest = video_latent_shape
+        return (padded_latent_frames(frames, self.module.config.patch_size_t), *rest)
+
+    # --- answering
+
+    def _noise_shape(self, num_frames: int, canvas: tuple[int, int]) -> tuple[int, ...]:
+        frames = (num_frames - 1) // self.temporal_ratio + 1
+        height, width = (side // self._spatial_ratio for side in canvas)
+        return self._noise_shape_of((frames, self._vae.config.latent_channels, height, width))
+
+    def _sample(
+        self, condition: Batch, noise: torch.Tensor, recipe: TrainRecipe, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        negative = self._empty_prompt_embeds
+        latents = sample_latents(
+            self.module,
+            sampler(self._scheduler, recipe),
+            condition["image_latents"],
+            self._prompt_embeds.expand(len(noise), -1, -1),
+            noise,
+            recipe.num_inference_steps,
+            recipe.guidance_scale,
+            None if negative is None else negative.expand(len(noise), -1, -1),
+            generators=generators,
+        )
+        frames = (recipe.num_frames - 1) // self.temporal_ratio + 1
+        return latents[:, -frames:]  # as the pipeline: padding frames are never decoded
 
     # --- pictures and latents
+
+    @property
+    def canvas_multiple_px(self) -> int:
+        """See ``VideoBackbone``."""
+        return self._spatial_ratio * int(self.module.config.patch_size)
+
+    @property
+    def _spatial_ratio(self) -> int:
+        return 2 ** (len(self._vae.config.block_out_channels) - 1)
 
     @property
     def _image_scale(self) -> float:
@@ -238,32 +188,31 @@ class CogVideoX:
         factor: float = self._vae.config.scaling_factor
         return 1 / factor if self._vae.config.invert_scale_latents else factor
 
-    def _canvas(self, problem: Problem, style: RenderStyle) -> tuple[int, int]:
-        """Height and width in px of the canvas that holds question and answer, in whole patches."""
-        multiple_px = 2 ** (len(self._vae.config.block_out_channels) - 1) * self.module.config.patch_size
-        return canvas_px(problem, style, multiple_px)
+    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
+        return {
+            "video_latents": self._latents(videos_BFHWC) * self._vae.config.scaling_factor,
+            **self._encode_questions(videos_BFHWC[:, 0], videos_BFHWC.shape[1]),
+        }
 
-    def _encode(self, videos: np.ndarray) -> torch.Tensor:
-        """Modes of the posterior, unscaled float32 (B, F, C, H, W), of uint8 videos (B, F, H, W, 3)."""
+    def _encode_questions(self, pictures_BHWC: np.ndarray, num_frames: int) -> Batch:
+        return {"image_latents": self._latents(pictures_BHWC[:, None]) * self._image_scale}
+
+    def _latents(self, videos_BFHWC: np.ndarray) -> torch.Tensor:
+        """Modes of the posterior, unscaled float32 (B, F, C, H, W)."""
         import torch
 
-        with torch.no_grad():
-            pixels = torch.from_numpy(videos).to(self._prompt_embeds.device).permute(0, 4, 1, 2, 3)
-            posterior = self._vae.encode((pixels.float() / 127.5 - 1).to(self._vae.dtype)).latent_dist
-            return posterior.mode().permute(0, 2, 1, 3, 4).float()
+        pixels = torch.from_numpy(videos_BFHWC).to(self._vae.device).permute(0, 4, 1, 2, 3)
+        posterior = self._vae.encode((pixels.float() / 127.5 - 1).to(self._vae.dtype)).latent_dist
+        return posterior.mode().permute(0, 2, 1, 3, 4).float()
 
-    def _decode_last_frame(self, latents: torch.Tensor) -> Iterator[Image]:
-        """The last frame, uint8 (H, W, 3), of every video of scaled latents (B, F, C, H, W).
-
-        The decoder is causal in time, so the earlier frames have to be decoded with it.
-        """
+    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
+        """From scaled latents (B, F, C, H, W). The decoder is causal in time, so the earlier frames are decoded too."""
         import torch
 
-        with torch.no_grad():
-            unscaled = (latents / self._vae.config.scaling_factor).permute(0, 2, 1, 3, 4)
-            frames = self._vae.decode(unscaled.to(self._vae.dtype)).sample[:, :, -1].float()
-            pixels = (frames.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-        yield from pixels.permute(0, 2, 3, 1).cpu().numpy()
+        unscaled = (latents / self._vae.config.scaling_factor).permute(0, 2, 1, 3, 4)
+        frames = self._vae.decode(unscaled.to(self._vae.dtype)).sample[:, :, -1].float()
+        pixels = (frames.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
     # --- adapters
 
@@ -283,27 +232,11 @@ class CogVideoX:
 
 def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
     """ValueError for settings that these models cannot follow."""
-    if (recipe.num_frames - 1) % TEMPORAL_RATIO:
-        raise ValueError(
-            f"recipe.num_frames = {recipe.num_frames}: {spec.name} takes 1 + a multiple of {TEMPORAL_RATIO} frames"
-        )
-    if recipe.guidance_scale != 1:
-        raise ValueError(
-            f"recipe.guidance_scale = {recipe.guidance_scale:g}: {spec.name} sees one neutral prompt, "
-            "so there is nothing to guide away from; valid: 1"
-        )
-
-
-def _chunks(indices: range, pixels_each: int) -> Iterator[range]:
-    """Cut ``indices`` into even parts of at most ``MAX_VAE_PIXELS``, or of one item where an item is larger."""
-    at_most = max(1, MAX_VAE_PIXELS // max(1, pixels_each))
-    parts = -(-len(indices) // at_most)
-    for part in range(parts):
-        yield indices[part * len(indices) // parts : (part + 1) * len(indices) // parts]
+    check_video_recipe(spec, recipe, CogVideoX)
 
 
 def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:
-    """Load VAE, transformer, scheduler and the neutral prompt's embedding, frozen, in the recipe's precision.
+    """Load VAE, transformer, scheduler and the prompt's embedding, frozen, in the recipe's precision.
 
     ``spec.repo_id`` may be a hub id, a local folder or a folder of the package, all in the pipeline's layout.
     """
@@ -311,22 +244,36 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:
     import torch
 
     path = weights_path(spec.repo_id)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-    options: dict[str, Any] = {"revision": spec.revision, "use_safetensors": True, "torch_dtype": dtype}
     transformer_class = diffusers.CogVideoXTransformer3DModel
     config = transformer_class.load_config(path, subfolder="transformer", revision=spec.revision)
     # First, because the text encoder is as large as the transformer: the two are never in memory together.
-    prompt_embeds = neutral_prompt_embeds(path, spec.revision, config["max_text_seq_length"], device)
+    embeds = {
+        prompt: embed_prompt(path, spec.revision, prompt, config["max_text_seq_length"], device)
+        for prompt in {"", recipe.prompt}
+    }
+    dtype = base_dtype(recipe)
     if spec.pretrained:
-        transformer = transformer_class.from_pretrained(path, subfolder="transformer", **options)
+        transformer = transformer_class.from_pretrained(
+            path,
+            subfolder="transformer",
+            revision=spec.revision,
+            use_safetensors=True,
+            **loading_options(recipe, "diffusers", device),
+        )
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(INITIALISATION_SEED)
             transformer = transformer_class.from_config(config).to(dtype)
-    vae = diffusers.AutoencoderKLCogVideoX.from_pretrained(path, subfolder="vae", **options)
+    vae = diffusers.AutoencoderKLCogVideoX.from_pretrained(
+        path, subfolder="vae", revision=spec.revision, use_safetensors=True, torch_dtype=dtype
+    )
     for module in (transformer, vae):
         module.requires_grad_(False).eval().to(device)
-    return CogVideoX(spec, vae, transformer, load_scheduler(path, spec.revision), prompt_embeds.to(device, dtype))
+    on_device = {prompt: tensor.to(device, dtype) for prompt, tensor in embeds.items()}
+    scheduler = load_scheduler(path, spec.revision)
+    return CogVideoX(
+        spec, vae, transformer, scheduler, on_device[recipe.prompt], on_device[""] if recipe.prompt else None
+    )
 
 
 def load_scheduler(path: str, revision: str | None) -> Any:
@@ -341,54 +288,36 @@ def load_scheduler(path: str, revision: str | None) -> Any:
     return schedulers[name].from_config(config)
 
 
-def neutral_prompt_embeds(path: str, revision: str | None, max_text_seq_length: int, device: str) -> torch.Tensor:
-    """The embedding (1, L, D) of ``NEUTRAL_PROMPT``, on the CPU; no other text is ever shown to the model.
+def sampler(scheduler: Any, recipe: TrainRecipe) -> Any:
+    """The scheduler that samples: the checkpoint's own, or that of ``recipe.sampler`` with its configuration."""
+    import diffusers
 
-    Read from ``NEUTRAL_PROMPT_FILE`` in a local folder, or from where an earlier call left it (the same folder, or
-    beside the hub's cache). Else the repository's text encoder computes it, in bfloat16 as published, once, and is
-    dropped again.
-    """
-    from safetensors.torch import load_file, save_file
-
-    if Path(path).is_dir():
-        file = Path(path) / NEUTRAL_PROMPT_FILE
-    else:
-        from huggingface_hub.constants import HF_HOME
-
-        name = f"{path}@{revision or 'main'}".replace("/", "--")
-        file = Path(HF_HOME) / "neutral-prompts" / name / NEUTRAL_PROMPT_FILE
-    if file.exists():
-        return load_file(file)["prompt_embeds"]
-    prompt_embeds = _embed_prompt(path, revision, max_text_seq_length, device)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        save_file({"prompt_embeds": prompt_embeds}, temporary)
-        temporary.replace(file)  # several workers may do this at once; each leaves a whole file
-    except OSError:
-        pass  # a read-only folder: the next load computes it again
-    return prompt_embeds
+    classes = {"ddim": diffusers.CogVideoXDDIMScheduler, "dpm": diffusers.CogVideoXDPMScheduler}
+    return scheduler if recipe.sampler == "own" else classes[recipe.sampler].from_config(scheduler.config)
 
 
-def _embed_prompt(path: str, revision: str | None, max_text_seq_length: int, device: str) -> torch.Tensor:
-    """T5's last hidden states of ``NEUTRAL_PROMPT``, padded to the full length and unmasked, as the pipeline does."""
+def embed_prompt(path: str, revision: str | None, prompt: str, max_text_seq_length: int, device: str) -> torch.Tensor:
+    """T5's last hidden states of a prompt (1, L, D), on the CPU: padded to the full length and unmasked, as the
+    pipeline does, in bfloat16 as published. Computed once, then read from a file; see ``trainers.prompt_embeds``."""
     import torch
     from transformers import AutoTokenizer, T5EncoderModel
 
-    options: dict[str, Any] = {"revision": revision or "main"}
-    tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer", **options)
-    text_encoder: Any = T5EncoderModel.from_pretrained(
-        path, subfolder="text_encoder", use_safetensors=True, dtype=torch.bfloat16, **options
-    )
-    text_encoder.to(device)
-    tokens = tokenizer(
-        [NEUTRAL_PROMPT],
-        padding="max_length",
-        max_length=max_text_seq_length,
-        truncation=True,
-        add_special_tokens=True,
-        return_tensors="pt",
-    )
-    with torch.no_grad():
-        embeds: torch.Tensor = text_encoder(tokens.input_ids.to(device))[0]
-    return embeds.cpu()
+    def compute() -> dict[str, torch.Tensor]:
+        options: dict[str, Any] = {"revision": revision or "main"}
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer", **options)
+        text_encoder: Any = T5EncoderModel.from_pretrained(
+            path, subfolder="text_encoder", use_safetensors=True, dtype=torch.bfloat16, **options
+        )
+        text_encoder.to(device)
+        tokens = tokenizer(
+            [prompt],
+            padding="max_length",
+            max_length=max_text_seq_length,
+            truncation=True,
+            add_special_tokens=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            return {"prompt_embeds": text_encoder(tokens.input_ids.to(device))[0]}
+
+    return prompt_embeds(path, revision, prompt, compute)["prompt_embeds"]
