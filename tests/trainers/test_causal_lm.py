@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from task_generators import grid_json
 from task_generators.problem import Problem, frozen_grid
 from task_generators.task import TaskSpec
-from trainers import lora
+from trainers import lora, text
 from trainers.backbone import backbone_spec, weights_path
 from trainers.backbones import causal_lm
 from trainers.recipe import Placement, TrainRecipe
@@ -44,7 +44,7 @@ def collated(backbone, problems):
 def test_labels_are_the_answer_and_its_end(tiny):
     given = problem()
     (example,) = tiny.encode(TASK, [given], CPU_RECIPE)
-    answer_ids = example["labels"][example["labels"] != causal_lm.IGNORED_LABEL]
+    answer_ids = example["labels"][example["labels"] != text.IGNORED_LABEL]
     assert tiny.tokenizer.decode(answer_ids[:-1]) == grid_json.dumps(given.answer)
     assert answer_ids[-1] == tiny.tokenizer.eos_token_id
     # Labels that are counted are the very tokens of the input, at the very end of it.
@@ -75,7 +75,7 @@ def test_gradient_reaches_the_prediction_of_answer_tokens_only(tiny):
     finally:
         handle.remove()
     num_logits = gradient_BTV.shape[1]
-    counted_BT = batch["labels"].roll(-1, dims=1)[:, -num_logits:] != causal_lm.IGNORED_LABEL
+    counted_BT = batch["labels"].roll(-1, dims=1)[:, -num_logits:] != text.IGNORED_LABEL
     counted_BT[:, -1] = False  # nothing follows the last token
     assert torch.equal(gradient_BTV.abs().sum(dim=-1) > 0, counted_BT)
 
@@ -107,22 +107,22 @@ def test_left_padded_batch_answers_as_one_by_one(tiny, recipe):
 def test_sampling_repeats_by_problem_and_attempt(tiny):
     recipe = CPU_RECIPE.model_copy(update={"temperature": 5.0})
 
-    def text(given, attempt):
+    def sampled(given, attempt):
         prompt = torch.tensor([tiny.prompt_tokens(given.question)])
-        processors = causal_lm._sampling_processors([given], recipe, attempt)
+        processors = text.sampling_processors([given], recipe, attempt)
         return tiny.module.generate(prompt, logits_processor=processors, do_sample=False, max_new_tokens=8).tolist()
 
     given = problem()
-    assert text(given, 0) == text(given, 0)
-    assert text(given, 0) != text(given, 1)
-    assert text(given, 0) != text(replace(given, problem_id="another"), 0)
+    assert sampled(given, 0) == sampled(given, 0)
+    assert sampled(given, 0) != sampled(given, 1)
+    assert sampled(given, 0) != text(replace(given, problem_id="another"), 0)
 
 
 def test_keyed_draws_follow_the_distribution():
     problems = [replace(problem(), problem_id=str(index)) for index in range(2000)]
     recipe = TrainRecipe(temperature=0.5, top_k=3, max_new_tokens=1)
     weights = torch.tensor([1.0, 2.0, 4.0, 8.0])
-    processors = causal_lm._sampling_processors(problems, recipe, attempt=0)
+    processors = text.sampling_processors(problems, recipe, attempt=0)
     chosen = processors(torch.zeros(2000, 1, dtype=torch.long), weights.log().repeat(2000, 1)).argmax(dim=-1)
     expected = torch.tensor([0.0, 4.0, 16.0, 64.0]) / 84  # weights to the power 1 / 0.5, the smallest left out
     torch.testing.assert_close(chosen.bincount(minlength=4) / 2000, expected, atol=0.03, rtol=0)
