@@ -28,7 +28,7 @@ IGNORED_LABEL = -100
 
 
 def padded_batch(examples: Sequence[Batch], pad_token_id: int) -> Batch:
-    """``input_ids``, ``labels`` (T,) each -> ``input_ids``, ``attention_mask``, ``labels`` (B, T), padded on the right."""
+    """``input_ids``, ``labels`` (T,) each -> these and ``attention_mask`` (B, T), padded on the right."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -76,7 +76,7 @@ def generate_texts(
     attempt: int,
     **inputs: Any,
 ) -> list[str]:
-    """One text a prompt, by the module's own ``generate``: greedy, or drawn with numbers keyed by (problem_id, attempt).
+    """One text a prompt by the module's ``generate``: greedy, or drawn with numbers keyed by (problem_id, attempt).
 
     Prompts (token ids) are padded on the left. ``inputs`` go to ``generate`` beside the tokens.
     """

@@ -99,6 +99,7 @@ class VideoBackbone:
 
         All problems of a call share one canvas, so that they stack.
         """
+        check_video_recipe(self.spec, recipe, type(self))
         styles = [picture_style(task, recipe, problem) for problem in problems]
         sizes = [
             canvas_px(problem, style, self.canvas_multiple_px) for problem, style in zip(problems, styles, strict=True)
@@ -137,6 +138,7 @@ class VideoBackbone:
 
     def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
         """Sample a video from each question's picture and read its last frame."""
+        check_video_recipe(self.spec, recipe, type(self))
         styles = [picture_style(task, recipe, problem) for problem in problems]
         grids: list[Grid | None] = [None] * len(problems)
         by_canvas: dict[tuple[int, int], list[int]] = {}

@@ -311,7 +311,7 @@ WRONG = {
         BASE + "recipe: {num_frames: 8}\n",
         "recipe.num_frames = 8: cogvideox/tiny takes 1 +",
     ),
-    "guidance": (BASE + "recipe: {guidance_scale: 3}\n", "recipe.guidance_scale = 3: cogvideox/tiny sees one neutral"),
+    "guidance": (BASE + "recipe: {guidance_scale: 3}\n", "recipe.guidance_scale = 3: guidance leads away from"),
     "infinity": (BASE + "recipe: {temperature: .inf}\n", "recipe.temperature = inf: input should be a finite number"),
     "no targets": (BASE + "recipe: {lora_targets: []}\n", "recipe.lora_targets = []: list should have at least 1 item"),
     "huge seed": (BASE.replace("[0, 1]", f"[{2**63}]"), f"seeds[0] = {2**63}: input should be less than"),

@@ -115,7 +115,7 @@ def test_sampling_repeats_by_problem_and_attempt(tiny):
     given = problem()
     assert sampled(given, 0) == sampled(given, 0)
     assert sampled(given, 0) != sampled(given, 1)
-    assert sampled(given, 0) != text(replace(given, problem_id="another"), 0)
+    assert sampled(given, 0) != sampled(replace(given, problem_id="another"), 0)
 
 
 def test_keyed_draws_follow_the_distribution():

@@ -31,7 +31,7 @@ from trainers.cogvideox_diffusion import (
     sample_latents,
     sampling_timesteps,
 )
-from trainers.pictures import draw_on_canvas, picture_style
+from trainers.pictures import canvas_px, draw_on_canvas, picture_style
 from trainers.prompt_embeds import EMPTY_PROMPT_FILE
 from trainers.recipe import TrainRecipe
 from trainers.rng import torch_generator
@@ -462,7 +462,7 @@ def test_published_styles_give_the_published_picture_sizes(folders):
     backbone._vae.register_to_config(block_out_channels=(8,) * 4)
     for cells, side in ((9, 304), (4, 144), (5, 176), (7, 240), (8, 272)):
         grid = frozen_grid(np.zeros((cells, cells)))
-        assert backbone._canvas(Problem(grid, grid), style) == (side, side)
+        assert canvas_px(Problem(grid, grid), style, backbone.canvas_multiple_px) == (side, side)
 
 
 def test_collate_draws_from_its_generator_alone(folder):
