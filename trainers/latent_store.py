@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,22 +27,35 @@ class LatentStore:
         self.num_reused = 0
         """Those that were there already."""
 
-    def fetch(self, keys: Sequence[str], encode: Callable[[list[int]], list[Batch]]) -> list[Batch]:
-        """One batch of tensors a key, on the CPU; ``encode`` makes those at the given positions that are not there.
+    def fetch(self, keys: Sequence[str], encode: Callable[[list[int]], list[Batch]], at_once: int = 1) -> list[Batch]:
+        """One dict of tensors a key, on the CPU; ``encode`` makes those at the given positions that are not there.
 
-        A file that cannot be read counts as not there, and one that cannot be written (a full disk) is left out.
+        It is called for ``at_once`` positions at a time, and what it makes is stored at once. Every process begins at
+        another place, so that ranks of one trial, or workers on trials of the same problems, share the work without a
+        word. A file that cannot be read counts as not there; one that cannot be written (a full disk) is left out.
         """
-        found = [self._read(key) for key in keys]
-        missing = [index for index, tensors in enumerate(found) if tensors is None]
-        first_position = {keys[index]: index for index in reversed(missing)}  # equal pictures are encoded once
-        positions = sorted(first_position.values())
-        for index, tensors in zip(positions, encode(positions) if positions else [], strict=True):
-            found[index] = tensors
-            self._write(keys[index], tensors)
-        self.num_encoded += len(positions)
-        self.num_reused += len(keys) - len(positions)
-        whole = (tensors or found[first_position[key]] for key, tensors in zip(keys, found, strict=True))
-        return [tensors for tensors in whole if tensors is not None]
+        found: dict[str, Batch] = {}
+        for key in keys:
+            tensors = None if key in found else self._read(key)
+            if tensors is not None:
+                found[key] = tensors
+        self.num_reused += len(found)
+        positions = {key: position for position, key in enumerate(keys) if key not in found}  # equal pictures: once
+        missing = list(positions.values())
+        blocks = [missing[start : start + at_once] for start in range(0, len(missing), at_once)]
+        first = os.getpid() % max(1, len(blocks)) if self._folder else 0
+        for number, block in enumerate(blocks[first:] + blocks[:first]):
+            for position in block if number else ():  # what other processes have stored meanwhile
+                tensors = self._read(keys[position])
+                if tensors is not None:
+                    found[keys[position]] = tensors
+                    self.num_reused += 1
+            left = [position for position in block if keys[position] not in found]
+            for position, made in zip(left, encode(left) if left else [], strict=True):
+                found[keys[position]] = made
+                self._write(keys[position], made)
+            self.num_encoded += len(left)
+        return [found[key] for key in keys]
 
     def _file(self, folder: Path, key: str) -> Path:
         return folder / key[:2] / f"{key}.safetensors"
@@ -70,4 +84,5 @@ class LatentStore:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
             temporary.replace(file)
         except (OSError, SafetensorError):
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()

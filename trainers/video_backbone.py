@@ -82,6 +82,10 @@ class VideoBackbone:
         """Noise levels of ``size`` training examples, (B,), as the family's published training draws them."""
         raise NotImplementedError
 
+    def _draw_noise_levels(self, size: int, recipe: TrainRecipe, generator: torch.Generator) -> Batch:
+        """``timesteps`` (B,), and what else says how noisy an example is, where timesteps alone do not."""
+        return {"timesteps": self._draw_timesteps(size, recipe, generator)}
+
     def _sample(
         self, condition: Batch, noise: torch.Tensor, recipe: TrainRecipe, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
@@ -117,6 +121,7 @@ class VideoBackbone:
             lambda positions: self._encoded(
                 self._encode_videos, (video(index) for index in positions), len(positions), pixels
             ),
+            self._at_once(pixels),
         )
 
     def collate(self, examples: Sequence[Batch], recipe: TrainRecipe, generator: torch.Generator) -> Batch:
@@ -125,10 +130,17 @@ class VideoBackbone:
 
         batch = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
         size = len(examples)
-        batch["timesteps"] = self._draw_timesteps(size, recipe, generator)
-        shape = self._noise_shape_of(batch["video_latents"].shape[1:])
+        latent_shape = batch["video_latents"].shape[1:]
+        batch["timesteps"] = self._draw_timesteps_of(latent_shape, size, recipe, generator)
+        shape = self._noise_shape_of(latent_shape)
         batch["noise"] = torch.randn(size, *shape, generator=generator)
         return batch
+
+    def _draw_timesteps_of(
+        self, video_latent_shape: Sequence[int], size: int, recipe: TrainRecipe, generator: torch.Generator
+    ) -> torch.Tensor:
+        """``_draw_timesteps`` for families whose noise levels depend on the size of a video."""
+        return self._draw_timesteps(size, recipe, generator)
 
     def _noise_shape_of(self, video_latent_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the noise that goes with video latents of that shape."""
@@ -163,6 +175,7 @@ class VideoBackbone:
         encoded = self.latent_store.fetch(
             [self._latent_key(f"question {recipe.num_frames}", picture) for picture in questions_BHWC],
             lambda positions: self._encoded(encode, (questions_BHWC[i] for i in positions), len(positions), pixels),
+            self._at_once(pixels),
         )
         condition = {name: torch.stack([one[name] for one in encoded]).to(self._device) for name in encoded[0]}
         generators = [torch_generator("noise", problem_id, attempt) for problem_id, attempt in keys]
