@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,14 +82,40 @@ TrainingSets = Annotated[
 ]
 
 
+def _recipe_axes(axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Every value as the recipe's field holds it. ValueError for a name that is no field, or a value it cannot have."""
+    checked = {}
+    for name, values in axes.items():
+        if name not in TrainRecipe.model_fields:
+            raise ValueError(unknown("recipe field", name, TrainRecipe.model_fields))
+        if not values:
+            raise ValueError(f"{name}: expected a list of values, got an empty one")
+        try:
+            checked[name] = _distinct(tuple(getattr(TrainRecipe(**{name: value}), name) for value in values))
+        except ValidationError as error:
+            raise ValueError(one_line(error, TrainRecipe, None)) from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return checked
+
+
+Axes = Annotated[dict[str, tuple[Any, ...]], AfterValidator(_recipe_axes)]
+"""Fields of the recipe that a sweep varies, with their values: every combination is a trial."""
+
+
 class BackboneEntry(BaseModel):
-    """A backbone as it is named in a sweep: ``cogvideox/tiny``, or ``{cogvideox/tiny: {recipe: {max_steps: 250}}}``."""
+    """A backbone as it is named in a sweep: ``cogvideox/tiny``, or ``{cogvideox/tiny: {recipe: {max_steps: 250}}}``.
+
+    ``causal_lm/ORG/NAME[@REVISION]`` (and so on for the other families) names any repository of the family's kind.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     recipe: TrainRecipe = TrainRecipe()
     placement: Placement = Placement()
+    axes: Axes = {}
+    """Fields of the recipe and their values, over the sweep's ``axes``; ``num_inference_steps: [1, 10, 50]``."""
     lora_rank: Ranks | None = None
 
     @model_validator(mode="before")
@@ -166,6 +193,9 @@ class SweepSpec(BaseModel):
     lora_rank: Ranks = (64,)
     n_test: NumProblems = 200
     recipe: TrainRecipe = TrainRecipe()
+    axes: Axes = {}
+    """Fields of the recipe and their values: every trained backbone runs with every combination. Also for one backbone
+    alone, where a field means nothing to the others."""
     placement: Placement = Placement()
     results: str = ""
     """Folder or URI (``s3://``, ``gs://``) of the tables; the default is ``results/<name>``."""
@@ -208,7 +238,7 @@ class TrialSpec(BaseModel):
     @cached_property
     def trial_id(self) -> str:
         """16 hex digits that name this trial in every table: equal for specs that must give equal numbers."""
-        version, revision = task_class(self.task.name).generator_version, self.backbone_spec.revision
+        version, revision = self.task.build().generator_version, self.backbone_spec.revision
         return _trial_id(self.backbone, _task_json(self.task), version, revision, self.recipe_json(), self)
 
     def recipe_json(self) -> str:
@@ -332,12 +362,29 @@ def _cells(
     for layer in (sweep.recipe, entry.recipe, task_recipe):
         recipe_fields |= layer.model_dump(exclude_unset=True)
     placement_fields = sweep.placement.model_dump(exclude_unset=True) | entry.placement.model_dump(exclude_unset=True)
-    recipe, placement = TrainRecipe(**recipe_fields), Placement(**placement_fields)
-    check_recipe(spec, recipe)
+    axes = sweep.axes | entry.axes if spec.trainable else {}
+    for name in axes:
+        if name in task_recipe.model_fields_set:
+            raise ValueError(f"axes.{name}: a task's own recipe fixes {name}; remove one of them")
+    placement = Placement(**placement_fields)
+    for values in product(*axes.values()):
+        recipe = TrainRecipe(**recipe_fields | dict(zip(axes, values, strict=True)))
+        check_recipe(spec, recipe)
+        yield from _cells_of_recipe(sweep, entry, spec, recipe, placement, tasks)
+
+
+def _cells_of_recipe(
+    sweep: SweepSpec,
+    entry: BackboneEntry,
+    spec: BackboneSpec,
+    recipe: TrainRecipe,
+    placement: Placement,
+    tasks: Sequence[_PlannedTask],
+) -> Iterator[TrialSpec]:
     recipe_json = _recipe_json(recipe)
     for task in tasks:
         # Cells of one task share all but three numbers: what they share is checked and put into JSON once.
-        version = task_class(task.spec.name).generator_version
+        version = task.spec.build().generator_version
         shared = (entry.name, task.json, version, spec.revision, recipe_json)
         for lora_rank in (entry.lora_rank or sweep.lora_rank) if "lora_rank" in spec.varies_with else (0,):
             for n_train in task.sizes() if "n_train" in spec.varies_with else (0,):

@@ -94,6 +94,28 @@ def test_a_backbone_can_have_ranks_of_its_own(load):
     assert ranks == {("cogvideox/tiny", 8), ("cogvideox/tiny", 16), ("causal_lm/tiny", 4)}
 
 
+def test_axes_run_every_combination_on_trained_backbones(load):
+    text = BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {axes: {attempts: [1, 2]}}}, baseline/oracle]")
+    plain = expand(load(text.replace(": {axes: {attempts: [1, 2]}}", ": {}")))
+    varied = expand(load(text + "axes: {learning_rate: [1e-4, 0.002], lora_alpha: [8, 32, 64]}"))
+    counts = {
+        name: tuple(sum(trial.backbone == name for trial in trials) for trials in (plain, varied))
+        for name in ("cogvideox/tiny", "causal_lm/tiny", "baseline/oracle")
+    }
+    assert counts == {"cogvideox/tiny": (16, 96), "causal_lm/tiny": (16, 192), "baseline/oracle": (2, 2)}
+    assert {trial.recipe.learning_rate for trial in varied if trial.backbone != "baseline/oracle"} == {1e-4, 2e-3}
+    assert len({trial.trial_id for trial in varied}) == len(varied)
+
+
+def test_any_repository_of_a_family_is_a_backbone(load):
+    text = BASE.replace("causal_lm/tiny", "causal_lm/org/model@abc123, causal_lm//data/model")
+    found = {trial.backbone: trial for trial in expand(load(text))}
+    spec = found["causal_lm/org/model@abc123"].backbone_spec
+    assert (spec.repo_id, spec.revision, spec.family) == ("org/model", "abc123", "language")
+    local = found["causal_lm//data/model"].backbone_spec
+    assert (local.repo_id, local.revision) == ("/data/model", None)
+
+
 def test_command_line_overrides(load):
     sweep = load(BASE, ["recipe.learning_rate=2e-4", "seeds=[7]", "results=s3://bucket/study"])
     assert {trial.recipe.learning_rate for trial in expand(sweep)} == {2e-4}
@@ -305,11 +327,19 @@ WRONG = {
     ),
     "another name": (
         BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {name: life}}]"),
-        "backbones[1].causal_lm/tiny: unknown key of causal_lm/tiny 'name'; valid: recipe, placement, lora_rank",
+        "backbones[1].causal_lm/tiny: unknown key of causal_lm/tiny 'name'; valid: recipe, placement, axes, lora_rank",
     ),
     "frames the VAE cannot take": (
         BASE + "recipe: {num_frames: 8}\n",
         "recipe.num_frames = 8: cogvideox/tiny takes 1 +",
+    ),
+    "axis": (BASE + "axes: {max_step: [1]}\n", "axes: unknown recipe field 'max_step'; did you mean 'max_steps'?"),
+    "axis value": (BASE + "axes: {max_steps: [1, 0]}\n", "axes: max_steps = 0: input should be greater than 0"),
+    "axis twice": (BASE + "axes: {learning_rate: [1e-4, 0.0001]}\n", "axes: learning_rate: 0.0001 is there twice"),
+    "no axis": (BASE + "axes: {max_steps: []}\n", "axes: max_steps: expected a list of values"),
+    "axis and task": (
+        BASE.replace("- life", "- life: {recipe: {max_steps: 3}}") + "axes: {max_steps: [1, 2]}\n",
+        "axes.max_steps: a task's own recipe fixes max_steps",
     ),
     "guidance": (BASE + "recipe: {guidance_scale: 3}\n", "recipe.guidance_scale = 3: guidance leads away from"),
     "infinity": (BASE + "recipe: {temperature: .inf}\n", "recipe.temperature = inf: input should be a finite number"),

@@ -46,6 +46,23 @@ TINY_RECIPE: dict[str, Any] = {
     "num_inference_steps": 1,
 }
 
+PUBLISHED_RECIPE: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "lr_schedule": "constant",
+    "batch_size": 2,
+    "lora_alpha": 32,
+    "gradient_clip": 1.0,
+    "precision": "bf16",  # open in the paper
+}
+
+ANY_REPO = BackboneSpec(
+    name="cogvideox/ORG/NAME",
+    family="video",
+    lora_targets=ATTENTION,
+    recipe=PUBLISHED_RECIPE,
+    num_gpus=1,
+    memory_gb=40,
+)
 FLAVORS = [
     BackboneSpec(
         name="cogvideox/tiny",
@@ -53,6 +70,8 @@ FLAVORS = [
         repo_id="package:cogvideox-tiny",
         lora_targets=ATTENTION + FEED_FORWARD,
         recipe=TINY_RECIPE,
+        num_params=957e3,
+        license="apache-2.0",
         note=TINY_NOTE,
     ),
     BackboneSpec(
@@ -62,6 +81,8 @@ FLAVORS = [
         pretrained=False,
         lora_targets=ATTENTION + FEED_FORWARD,
         recipe=TINY_RECIPE,
+        num_params=957e3,
+        license="apache-2.0",
         note=f"{TINY_NOTE}; transformer never pretrained",
     ),
     BackboneSpec(
@@ -69,14 +90,9 @@ FLAVORS = [
         family="video",
         repo_id="THUDM/CogVideoX1.5-5B-I2V",
         lora_targets=ATTENTION,
-        recipe={
-            "learning_rate": 1e-4,
-            "lr_schedule": "constant",
-            "batch_size": 2,
-            "lora_alpha": 32,
-            "gradient_clip": 1.0,
-            "precision": "bf16",
-        },
+        recipe=PUBLISHED_RECIPE,
+        num_params=5.57e9,
+        license="other (CogVideoX)",
         num_gpus=1,
         memory_gb=40,
     ),
