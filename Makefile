@@ -2,13 +2,14 @@
 # make test         installs into .venv and runs the tests
 # make lint         ruff and mypy
 # make bench-tasks  how fast the tasks are, beside the published reference
+# make bench-train  our LoRA step and whole trials beside the loop that a user of the libraries would write
 # make verify-tasks 10,000 problems of every task, each checked by code apart from its generator
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench-tasks verify-tasks format clean help
+.PHONY: quickstart test lint bench-tasks bench-train verify-tasks format clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -32,6 +33,9 @@ lint: $(INSTALLED)
 
 bench-tasks: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tasks.py
+
+bench-train: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train
 
 verify-tasks: $(INSTALLED)
 	$(BIN)/python benchmarks/verify_tasks.py

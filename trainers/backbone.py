@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from task_generators.problem import Grid, Problem
 from task_generators.task import Task
+from trainers.precision import check_quantization
 from trainers.recipe import TrainRecipe
 
 if TYPE_CHECKING:
@@ -159,7 +160,11 @@ def check_recipe(spec: BackboneSpec, recipe: TrainRecipe) -> None:
 
 
 def load_backbone(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone:
-    """Load the frozen weights onto ``device`` ("cpu", "cuda:0" ...) in the recipe's precision."""
+    """Load the frozen weights onto ``device`` ("cpu", "cuda:0" ...) in the recipe's precision.
+
+    ValueError when 8 or 4 bits are asked for where they cannot be had.
+    """
+    check_quantization(spec.pretrained, recipe, device)
     return _family(spec.name.split("/", 1)[0]).load(spec, recipe, device)
 
 

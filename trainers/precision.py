@@ -23,13 +23,12 @@ def loading_options(recipe: TrainRecipe, library: Literal["diffusers", "transfor
     """Arguments of ``from_pretrained`` for the base itself (not for a VAE or a text encoder).
 
     With 8 or 4 bits (LLM.int8, arXiv 2208.07339; NF4 with double quantization, arXiv 2305.14314) the module lies on
-    ``device`` once loaded, and must not be cast. ValueError without a GPU or without bitsandbytes.
+    ``device`` once loaded, and must not be cast; ``check_quantization`` says whether they can be had.
     """
     dtype_name = "torch_dtype" if library == "diffusers" else "dtype"
     options: dict[str, Any] = {dtype_name: base_dtype(recipe)}
     if recipe.precision not in QUANTIZED:
         return options
-    check_quantization(recipe, device)
     import torch
 
     if library == "diffusers":
@@ -48,13 +47,15 @@ def loading_options(recipe: TrainRecipe, library: Literal["diffusers", "transfor
     return options | {"quantization_config": config, "device_map": {"": device}}
 
 
-def check_quantization(recipe: TrainRecipe, device: str) -> None:
-    """ValueError when the base is to have 8 or 4 bits and this machine cannot do that; loads nothing."""
+def check_quantization(pretrained: bool, recipe: TrainRecipe, device: str) -> None:
+    """ValueError when the base is to have 8 or 4 bits and cannot: no GPU, no bitsandbytes, random weights."""
     if recipe.precision not in QUANTIZED:
         return
     from importlib.util import find_spec
 
     if device == "cpu":
         raise ValueError(f"recipe.precision = {recipe.precision}: needs a GPU; on a CPU choose fp32 or bf16")
+    if not pretrained:
+        raise ValueError(f"recipe.precision = {recipe.precision}: random weights have fp32 or bf16")
     if find_spec("bitsandbytes") is None:
         raise ValueError(f"recipe.precision = {recipe.precision}: needs bitsandbytes: pip install '.[quantized]'")

@@ -1,6 +1,5 @@
 """Our CogVideoX held against diffusers' own pipeline, on random miniature models of both published generations."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,12 +13,19 @@ from diffusers import (
     CogVideoXImageToVideoPipeline,
     CogVideoXTransformer3DModel,
 )
-from safetensors.torch import save_file
 
 from task_generators.parse import parse
 from task_generators.problem import Problem, frozen_grid
 from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, render
 from task_generators.task import Task
+from tests.trainers.tiny_cogvideox import (
+    GENERATIONS,
+    LATENT_CHANNELS,
+    SCALING_FACTOR,
+    TEXT_CHANNELS,
+    TEXT_LENGTH,
+    save_backbone,
+)
 from trainers import lora, video_backbone
 from trainers.backbone import BackboneSpec
 from trainers.backbones import cogvideox
@@ -36,17 +42,6 @@ from trainers.prompt_embeds import EMPTY_PROMPT_FILE
 from trainers.recipe import TrainRecipe
 from trainers.rng import torch_generator
 
-TEXT_LENGTH, TEXT_CHANNELS, LATENT_CHANNELS, SCALING_FACTOR = 4, 8, 4, 0.7
-PUBLISHED_SCHEDULE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-    "snr_shift_scale": 1.0,
-    "clip_sample": False,
-}
 STEPS = 4
 OVERFIT_STEPS = 250
 RECIPE = TrainRecipe(cell_px=4, border_px=0, num_inference_steps=STEPS)
@@ -69,72 +64,6 @@ TASK = Colours()
 def problems(n: int) -> list[Problem]:
     drawn = TASK.draw(n, "colours")
     return [Problem(p.question, p.answer, problem_id=f"colours/{index}") for index, p in enumerate(drawn)]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What differs between CogVideoX 1.0 and 1.5 image-to-video models."""
-
-    transformer: dict
-    invert_scale_latents: bool
-
-
-GENERATIONS = {
-    "1.0": Generation({"patch_size": 2, "sample_height": 6, "sample_width": 8}, False),
-    "1.5": Generation(
-        {"patch_size": 1, "patch_size_t": 2, "ofs_embed_dim": 16, "sample_height": 8, "sample_width": 8}, True
-    ),
-}
-
-
-def random_transformer(generation: Generation) -> CogVideoXTransformer3DModel:
-    transformer = CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=2 * LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        time_embed_dim=16,
-        text_embed_dim=TEXT_CHANNELS,
-        num_layers=2,
-        max_text_seq_length=TEXT_LENGTH,
-        use_rotary_positional_embeddings=True,
-        **generation.transformer,
-    )
-    for parameter in transformer.parameters():  # the default start hardly reacts to conditions; these weights do
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
-    return transformer
-
-
-def random_vae(generation: Generation) -> AutoencoderKLCogVideoX:
-    """Spatial factor 4, temporal factor 4. Its posterior has no width, so the pipeline's draw from it is its mode."""
-    vae = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 3,
-        up_block_types=("CogVideoXUpBlock3D",) * 3,
-        block_out_channels=(8,) * 3,
-        layers_per_block=0,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=4,
-        scaling_factor=SCALING_FACTOR,
-        invert_scale_latents=generation.invert_scale_latents,
-    )
-    out = vae.encoder.conv_out.conv
-    with torch.no_grad():
-        out.weight[:LATENT_CHANNELS] *= 5  # latents of a spread near one, as those of trained models
-        out.weight[LATENT_CHANNELS:] = 0
-        out.bias[LATENT_CHANNELS:] = -30
-    return vae
-
-
-def save_backbone(folder: Path, generation: Generation, scheduler_class: type = CogVideoXDDIMScheduler) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        random_transformer(generation).save_pretrained(folder / "transformer")
-        random_vae(generation).save_pretrained(folder / "vae")
-        scheduler_class(**PUBLISHED_SCHEDULE).save_pretrained(folder / "scheduler")
-        prompt_embeds = torch.randn(1, TEXT_LENGTH, TEXT_CHANNELS)
-        save_file({"prompt_embeds": prompt_embeds}, folder / EMPTY_PROMPT_FILE)
-    return folder
 
 
 @pytest.fixture(scope="module")
