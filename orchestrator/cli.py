@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import task_commands
+from orchestrator import backbone_commands, doctor, task_commands
 from orchestrator.specs import LARGEST_INT, SweepSpec, TrialSpec, check_problems, expand, load_sweep
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
-from trainers.backbone import backbone_names, backbone_spec
 
 if TYPE_CHECKING:
     from orchestrator.results import TrialStatus
@@ -99,7 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", nargs="?", metavar="NAME")
     _add_params(sub)
 
-    add("backbones", _backbones, "List the backbones.")
+    sub = add(
+        "backbones", backbone_commands.backbones, "List the backbones, or show one: weights, recipe, how to use it."
+    )
+    sub.add_argument("name", nargs="?", metavar="NAME")
+    sub.add_argument("--family", choices=backbone_commands.FAMILIES)
+
+    sub = add("doctor", doctor.doctor, "Check this machine, and what a sweep needs of it; says what to do.")
+    sub.add_argument("sweep", nargs="?", metavar="SWEEP.yaml")
+    sub.add_argument("--no-ray", action="store_true", help="do not start a Ray (or join that of RAY_ADDRESS) to try it")
+    sub.add_argument("--json", action="store_true", help="print the checks as JSON")
 
     sub = add(
         "preview",
@@ -144,10 +152,12 @@ def _add_params(sub: argparse.ArgumentParser) -> None:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     sweep, trials, states = _read(arguments)
-    check_problems([trial for trial in trials if _state(trial, states) != "done"])
+    not_done = [trial for trial in trials if _state(trial, states) != "done"]
+    check_problems(not_done)
+    for fault in backbone_commands.unavailable(not_done):  # no error: a laptop may plan what a cluster runs
+        _show_warning(fault)
     _print_counts(console, sweep, trials, states)
-    missing = sum(_state(trial, states) != "done" for trial in trials)
-    console.print(f"{missing} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
+    console.print(f"{len(not_done)} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
     return 0
 
 
@@ -164,6 +174,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
         return int(left > 0)
     check_problems(missing)
+    backbone_commands.check_weights(missing)
     results.check_writable(sweep.results_uri)
     if not arguments.quiet:
         again = sum(_state(trial, states) == "failed" for trial in missing)
@@ -295,19 +306,6 @@ def _print_counts(
     table.add_section()
     table.add_row("all", "", str(total["to run"]), str(total["done"]), str(total["failed"]), style="bold")
     console.print(table)
-
-
-# --- backbones
-
-
-def _backbones(arguments: argparse.Namespace, console: Console) -> int:
-    table = Table("backbone", "family", "weights", "GPUs", "about")
-    for name in backbone_names():
-        spec = backbone_spec(name)
-        weights = "none" if not spec.repo_id else spec.repo_id if spec.pretrained else "random"
-        table.add_row(name, spec.family, Text(weights), f"{spec.num_gpus:g}", Text(spec.note))
-    console.print(table)
-    return 0
 
 
 def _show_warning(message: Warning | str, *rest: Any) -> None:

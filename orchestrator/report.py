@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pandas as pd
 from rich.table import Table
@@ -41,10 +42,15 @@ class Look:
 
 
 def look(name: str) -> Look:
-    """The look of a backbone by its place among those there are; grey for one that is no longer there."""
-    if name not in backbone_names():
+    """The look of a backbone by its place among those there are, or by its name's hash where a repository names it;
+    grey for one that is no longer there."""
+    try:
+        spec = backbone_spec(name)
+    except ValueError:
         return Look(FAINT, "x")
-    spec = backbone_spec(name)
+    if name not in backbone_names():
+        place = crc32(name.encode())
+        return Look(COLORS[place % len(COLORS)], MARKERS[place // len(COLORS) % len(MARKERS)])
     same_kind = [other for other in map(backbone_spec, backbone_names()) if other.trainable == spec.trainable]
     if not spec.trainable:
         place = [other.name for other in same_kind].index(name)

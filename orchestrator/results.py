@@ -63,6 +63,7 @@ class ResultsFolder:
 
     @property
     def local(self) -> bool:
+        """Whether it lies on this machine's own file system."""
         return isinstance(self.fs, pyarrow.fs.LocalFileSystem)
 
     def files(self, table: str) -> list[pyarrow.fs.FileInfo]:
@@ -259,7 +260,7 @@ def put_bytes(folder: ResultsFolder, directory: str, name: str, data: bytes | pa
 
 
 def open_folder(results_uri: str | Path) -> ResultsFolder:
-    """The folder that a path or URI names, there or not. ValueError when it is a file or no file system of pyarrow's."""
+    """The folder that a path or URI names, there or not. ValueError when it is a file or pyarrow cannot open it."""
     uri = absolute_uri(results_uri)
     if "://" not in uri:
         if Path(uri).is_file():

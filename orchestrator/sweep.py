@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +30,7 @@ from orchestrator.progress import Progress
 from orchestrator.specs import SweepSpec, TrialSpec
 from orchestrator.sweep_worker import Assignment, Job, TrialWorker, bundles
 from orchestrator.tables import TrialState, new_run_id
-from orchestrator.trial import Execution, failed_result
+from orchestrator.trial import Execution, failed_result, timeout_error
 
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Of a Ray started here. Only specs travel through it; Ray's default is a third of the machine's memory."""
@@ -232,10 +233,17 @@ class _Watch(tune.Callback):
         assignment = self._job.assignments[index]
         uri, spec = self._job.results_uri, assignment.spec
         ending = results.ending_of_run(uri, spec.trial_id, assignment.run_id)
+        error: Exception
         if ending is None:  # the process died before it could say why
-            error = RuntimeError("the worker process died; the operating system ends it when memory runs out")
-            results.write(uri, failed_result(spec, self._executions[index], error, "worker_died"))
-            ending = TrialState.FAILED, f"worker_died: {error}"
+            execution = self._executions[index]
+            limit_s, elapsed = spec.placement.timeout_s, datetime.now(UTC) - execution.started_at
+            if limit_s is not None and elapsed.total_seconds() > limit_s:  # native code let nothing run, see time_limit
+                kind, error = "timeout", timeout_error(spec)
+            else:
+                reason = "the worker process died; the operating system ends it when memory runs out"
+                kind, error = "worker_died", RuntimeError(reason)
+            results.write(uri, failed_result(spec, execution, error, kind))
+            ending = TrialState.FAILED, f"{kind}: {error}"
         self._progress.trial_ended(index, ending[0], detail=ending[1])
 
     def _begin(self, trial: Any) -> int:
@@ -273,6 +281,24 @@ def _ray(trials: Sequence[TrialSpec], workers: int | None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is a row and a line of the display
     try:
         yield
+    finally:
+        ray.shutdown()
+
+
+def node_resources(address: str) -> list[dict[str, float]]:
+    """Join the Ray at ``address`` (``local``: start a small one), run a task, and leave (end) it: resources by node.
+
+    For a process of its own, such as ``sweep doctor`` starts: raises whatever Ray raises, and may wait long for it.
+    """
+    for name, value in QUIET_TUNE.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        options |= {"num_cpus": 1, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    ray.init(address=address, **options)
+    try:
+        ray.get(ray.remote(lambda: None).remote())
+        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
 

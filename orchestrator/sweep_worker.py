@@ -123,18 +123,31 @@ class TrialWorker(tune.Trainable):
         return {"done": True, "state": state.value, "elapsed_s": elapsed_s, "detail": detail}
 
     def _run_on_ranks(self, assignment: Assignment, execution: Any) -> TrialResult:
+        """Every rank's trial to rank 0's result; ranks that run out of memory start anew with half the micro-batch."""
         spec, uri = assignment.spec, self._job.results_uri
-        try:
-            if not self._ranks:
-                self._ranks = _start_ranks(spec)
-            pending = [rank.run.remote(spec, uri, execution) for rank in self._ranks]
-            return _first_result(pending, spec.placement.timeout_s)
-        except Exception as error:
-            self._end_ranks()
-            cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raised
-            kind = "worker_died" if isinstance(cause, ray.exceptions.RayActorError) else None
-            results.write(uri, self._trial.failed_result(spec, execution, cause, kind))
-            raise cause from None
+        limit_s, deadline = spec.placement.timeout_s, None
+        while True:
+            try:
+                if not self._ranks:
+                    self._ranks = _start_ranks(spec)
+                if limit_s is not None and deadline is None:  # the first start of the processes is not the trial's
+                    deadline = time.monotonic() + limit_s
+                pending = [rank.run.remote(spec, uri, execution) for rank in self._ranks]
+                result = _first_result(pending, deadline)
+                if result is None:
+                    raise self._trial.timeout_error(spec)
+                return result
+            except Exception as error:
+                # The other ranks wait for the one that failed, maybe in native code: nothing but their end stops them.
+                self._end_ranks()
+                cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raised
+                smaller = getattr(cause, "smaller_micro_batch_size", None)
+                if smaller is None:
+                    kind = "worker_died" if isinstance(cause, ray.exceptions.RayActorError) else None
+                    results.write(uri, self._trial.failed_result(spec, execution, cause, kind))
+                    raise cause from None
+            placement = spec.placement.model_copy(update={"micro_batch_size": smaller})
+            spec = spec.model_copy(update={"placement": placement})
 
     def _end_ranks(self) -> None:
         for rank in self._ranks:
@@ -174,7 +187,7 @@ class RankActor:
             spec, backbone_cache=self._cache, execution=execution, results_uri=results_uri
         )
         if os.environ["RANK"] == "0":
-            results.write(results_uri, result, predictions, losses)
+            self._trial.record(results_uri, result, predictions, losses)
         return result
 
 
@@ -195,17 +208,20 @@ def _start_ranks(spec: TrialSpec) -> list[Any]:
     return ranks
 
 
-def _first_result(pending: list[Any], timeout_s: float | None) -> TrialResult:
-    """Rank 0's result once all are there; any rank's error at once, because the others may wait for it for ever."""
+def _first_result(pending: list[Any], deadline: float | None) -> TrialResult | None:
+    """Rank 0's result once all are there, None at the deadline (of ``time.monotonic``).
+
+    Any rank's error is raised at once, because the others may wait for it for ever.
+    """
     first = pending[0]
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while pending:
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         ready, pending = ray.wait(pending, num_returns=1, timeout=left_s)
         if not ready:
-            raise TimeoutError(f"the trial took longer than placement.timeout_s = {timeout_s:g} s")
+            return None
         ray.get(ready)
-    return ray.get(first)
+    result: TrialResult = ray.get(first)
+    return result
 
 
 def _wait_for_others(job: Job, shape: str) -> None:

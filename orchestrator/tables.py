@@ -58,10 +58,16 @@ TRIALS = pa.schema(
         ("train_s", pa.float64()),
         ("eval_s", pa.float64()),
         ("load_s", pa.float64()),
+        ("encode_s", pa.float64()),
+        ("num_encoded", pa.int64()),
+        ("num_latents_reused", pa.int64()),
         ("peak_memory_bytes", pa.int64()),
         ("device", pa.string()),
         ("num_workers", pa.int64()),
         ("zero_stage", pa.int64()),
+        ("micro_batch_size", pa.int64()),
+        ("eval_batch_size", pa.int64()),
+        ("resumed_from_step", pa.int64()),
         ("error_kind", pa.string()),
         ("error", pa.string()),
         ("attempts", pa.int64()),
@@ -135,7 +141,8 @@ class TrialState(StrEnum):
 class TrialResult:
     """One row of ``trials``: fields are columns, and so is each of ``metrics`` (name -> mean over test problems).
 
-    Times are in seconds, ``peak_memory_bytes`` is of the process (CPU) or the device's allocator (GPU) of rank 0.
+    Times are in seconds; ``train_s`` counts what earlier executions spent up to ``resumed_from_step``.
+    ``peak_memory_bytes`` is of the process (CPU) or the device's allocator (GPU) of rank 0.
     """
 
     trial_id: str
@@ -158,10 +165,22 @@ class TrialResult:
     train_s: float | None = None
     eval_s: float | None = None
     load_s: float | None = None
+    encode_s: float | None = None
+    """Of the training problems; the test problems' pictures are encoded while answering."""
+    num_encoded: int | None = None
+    """Pictures and videos that went through the encoder of a video backbone (rank 0's part)."""
+    num_latents_reused: int | None = None
+    """Those that an earlier trial had encoded."""
     peak_memory_bytes: int | None = None
     device: str | None = None
     num_workers: int | None = None
     zero_stage: int | None = None
+    micro_batch_size: int | None = None
+    """Most examples of one forward pass of training; less than asked for where memory ran out."""
+    eval_batch_size: int | None = None
+    """Problems answered at once; less than asked for where memory ran out."""
+    resumed_from_step: int | None = None
+    """The step of the checkpoint that training went on from; None when it began anew."""
     error_kind: str | None = None
     error: str | None = None
     attempts: int = 1

@@ -174,6 +174,8 @@ def _values(annotation: Any, limits: typing.Sequence[Any] = ()) -> str:
         return _values(arguments[0], [*limits, *arguments[1:]])
     if origin is tuple:
         return f"[{', '.join(_values(argument) for argument in arguments)}]"
+    if origin is dict:
+        return "mapping"
     lowest = [(getattr(limit, "ge", None), getattr(limit, "gt", None)) for limit in limits]
     highest = [(getattr(limit, "le", None), getattr(limit, "lt", None)) for limit in limits]
     low = next((f"{ge}" if ge is not None else f"above {gt}" for ge, gt in lowest if (ge, gt) != (None, None)), "")

@@ -15,29 +15,33 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from orchestrator import results
+from orchestrator.checkpoints import ResultsCheckpoints
 from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
 from orchestrator.tables import TrialResult, TrialState, new_run_id
+from orchestrator.time_limit import time_limit
 from task_generators.problem import Split
 from task_generators.splits import draw_problems
 from trainers import lora
 from trainers.backbone import BackboneSpec, check_recipe, load_backbone
+from trainers.checkpoint import Checkpoints
 from trainers.engine import DEEPSPEED_STAGE_ON_SEVERAL_WORKERS, leave_process_group
 from trainers.evaluate import Prediction, evaluate, summarise
+from trainers.latent_store import LatentStore
+from trainers.out_of_memory import TrainingOutOfMemoryError, free_memory, is_out_of_memory
 from trainers.recipe import TrainRecipe
 from trainers.train import LossRow, train
+from trainers.weights_source import located
 
 if TYPE_CHECKING:
     from trainers.backbone import Backbone, UntrainedBackbone
@@ -47,7 +51,6 @@ Progress = Callable[[str, int, int], None]
 
 ERROR_LINES = 30
 """Last lines of a traceback that a failed row keeps."""
-TIMEOUT_EXIT_STATUS = 124
 
 
 class BackboneCache:
@@ -60,6 +63,7 @@ class BackboneCache:
     def __init__(self) -> None:
         self._key: tuple[Any, ...] | None = None
         self._backbone: Backbone | UntrainedBackbone | None = None
+        self._checksum: list[int] = []
 
     def get(self, spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone | UntrainedBackbone:
         """The backbone, loaded now unless it is the one loaded last in the same precision, with the same prompt."""
@@ -67,11 +71,21 @@ class BackboneCache:
         if self._backbone is None or key != self._key:
             self.clear()  # first: two large backbones may not fit together
             self._backbone, self._key = load_backbone(spec, recipe, device), key
+            self._checksum = _base_checksum(self._backbone)
         return self._backbone
+
+    def check_unchanged(self) -> None:
+        """AssertionError when the frozen weights are no longer those that were loaded."""
+        assert self._backbone is not None
+        assert _base_checksum(self._backbone) == self._checksum, "the trial changed the weights of its frozen base"
 
     def clear(self) -> None:
         """Give the backbone's memory back."""
         self._backbone, self._key = None, None
+
+
+def _base_checksum(backbone: Backbone | UntrainedBackbone) -> list[int]:
+    return lora.base_checksum(backbone.module) if backbone.spec.trainable else []  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
@@ -97,10 +111,12 @@ def run_trial(
     execution: Execution | None = None,
     results_uri: str | None = None,
 ) -> tuple[TrialResult, list[Prediction], list[LossRow]]:
-    """Run one trial: its row of numbers, its predictions, its losses. Writes nothing but adapters that are to be kept.
+    """Run one trial: its row of numbers, its predictions, its losses. Writes no row, see ``record``.
 
     Where several workers share the trial (``WORLD_SIZE`` and ``RANK`` are set) every rank calls this with the same spec
-    and gets the same numbers. What fails is raised. ``results_uri`` is where ``placement.keep_adapters`` keeps them.
+    and gets the same numbers. ``results_uri`` is where ``placement`` has checkpoints and adapters kept.
+    On one worker, training that runs out of memory begins again (or goes on from its checkpoint) with half the
+    micro-batch. What fails is raised; from several, ``TrainingOutOfMemoryError`` on the rank that had too little.
     """
     import torch
 
@@ -118,26 +134,50 @@ def run_trial(
 
     report("load", 0, 1)
     started = time.perf_counter()
-    backbone = cache.get(spec.backbone_spec, recipe, device)
+    backbone = cache.get(located(spec.backbone_spec, placement.weights_folder), recipe, device)
     load_s = time.perf_counter() - started
 
     test_task = spec.task.build(Split.TEST)
+    store = None
+    if getattr(backbone, "latent_store", None) is not None:  # its encodings are dear
+        store = backbone.latent_store = LatentStore(_latents_folder(spec, results_uri))  # type: ignore[union-attr]
+    started = time.perf_counter()
     examples = backbone.encode(spec.task.build(Split.TRAIN), train_problems, recipe)
-    with lora.attached(backbone, lora_rank=spec.lora_rank, recipe=recipe, seed=spec.seed):
-        trained = train(
-            backbone,
-            examples,
-            recipe,
-            placement,
-            seed=spec.seed,
-            on_step=lambda row: report("train", row.step, recipe.max_steps),
-        )
-        report("evaluate", 0, spec.n_test)
-        started = time.perf_counter()
-        predictions = evaluate(backbone, test_task, test_problems, recipe, placement)
-        eval_s = time.perf_counter() - started
-        if placement.keep_adapters and backbone.spec.trainable:
-            _keep_adapter(backbone, spec.trial_id, results_uri)
+    encode_s = time.perf_counter() - started
+    checkpoints = _checkpoints(spec, results_uri)
+    eval_batch_sizes: list[int] = []
+    while True:
+        try:
+            with lora.attached(backbone, lora_rank=spec.lora_rank, recipe=recipe, seed=spec.seed):
+                trained = train(
+                    backbone,
+                    examples,
+                    recipe,
+                    placement,
+                    seed=spec.seed,
+                    on_step=lambda row: report("train", row.step, recipe.max_steps),
+                    checkpoints=checkpoints,
+                )
+                report("evaluate", 0, spec.n_test)
+                started = time.perf_counter()
+                predictions = evaluate(
+                    backbone, test_task, test_problems, recipe, placement, on_batch_size=eval_batch_sizes.append
+                )
+                eval_s = time.perf_counter() - started
+                if placement.keep_adapters and backbone.spec.trainable:
+                    _keep_adapter(backbone, spec.trial_id, results_uri)
+            break
+        except TrainingOutOfMemoryError as error:
+            if placement.num_workers > 1 or error.smaller_micro_batch_size is None:
+                raise
+            placement = placement.model_copy(update={"micro_batch_size": error.smaller_micro_batch_size})
+        if placement.zero_stage is not None:  # what DeepSpeed left of the module may be in pieces
+            del backbone
+            cache.clear()
+            free_memory()
+            backbone = cache.get(located(spec.backbone_spec, placement.weights_folder), recipe, device)
+        free_memory()
+    cache.check_unchanged()
     report("evaluate", spec.n_test, spec.n_test)
 
     zero_stage: int | None = placement.zero_stage
@@ -152,9 +192,15 @@ def run_trial(
         train_s=trained.train_s,
         eval_s=eval_s,
         load_s=load_s,
+        encode_s=encode_s,
+        num_encoded=store.num_encoded if store else None,
+        num_latents_reused=store.num_reused if store else None,
         peak_memory_bytes=peak_memory_bytes(device),
         device=_device_name(device),
         zero_stage=zero_stage if backbone.spec.trainable else None,
+        micro_batch_size=trained.micro_batch_size,
+        eval_batch_size=eval_batch_sizes[-1],
+        resumed_from_step=trained.resumed_from_step,
         finished_at=datetime.now(UTC),
     )
     return result, predictions, trained.losses
@@ -171,17 +217,32 @@ def run_and_record(
     """``run_trial`` in this process, its rows written. What fails becomes a ``failed`` row and is raised again."""
     execution = execution or Execution.begin()
     cache = backbone_cache or BackboneCache()
+
+    def write_timeout() -> None:
+        results.write(results_uri, failed_result(spec, execution, timeout_error(spec)))
+
     try:
-        with _time_limit(spec, results_uri, execution):
+        with time_limit(spec.placement.timeout_s, write_timeout):
             result, predictions, losses = run_trial(
                 spec, backbone_cache=cache, progress=progress, execution=execution, results_uri=results_uri
             )
-            results.write(results_uri, result, predictions, losses)
+            record(results_uri, result, predictions, losses)
     except Exception as error:
         cache.clear()  # what an error leaves of a backbone is nobody's to trust
         results.write(results_uri, failed_result(spec, execution, error))
         raise
     return result
+
+
+def record(results_uri: str, result: TrialResult, predictions: Sequence[Prediction], losses: Sequence[LossRow]) -> None:
+    """Write the rows of a trial that is done, then remove its checkpoints: they are of no use any more."""
+    results.write(results_uri, result, predictions, losses)
+    ResultsCheckpoints(results_uri, result.trial_id).remove_all()
+
+
+def timeout_error(spec: TrialSpec) -> TimeoutError:
+    """What a trial ends with that took longer than its placement allows."""
+    return TimeoutError(f"the trial took longer than placement.timeout_s = {spec.placement.timeout_s:g} s")
 
 
 def failed_result(
@@ -205,7 +266,7 @@ def classify(error: BaseException) -> str:
     if isinstance(own, str):
         return own
     text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+    if is_out_of_memory(error) or "out of memory" in text:
         return "out_of_memory"
     kinds = {TimeoutError: "timeout", OSError: "file_system", ValueError: "bad_spec", AssertionError: "assertion"}
     return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "error")
@@ -267,6 +328,25 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device)
 
 
+def _checkpoints(spec: TrialSpec, results_uri: str | None) -> Checkpoints | None:
+    every_s = spec.placement.checkpoint_every_s
+    if every_s is None or not spec.backbone_spec.trainable:
+        return None
+    if results_uri is None:
+        raise ValueError(f"placement.checkpoint_every_s = {every_s:g}: needs a results folder to keep checkpoints in")
+    return Checkpoints(ResultsCheckpoints(results_uri, spec.trial_id), every_s)
+
+
+def _latents_folder(spec: TrialSpec, results_uri: str | None) -> Path | None:
+    """Where ``placement.latents`` has encoded pictures kept; a folder of this node in place of a results URI."""
+    where = spec.placement.latents
+    if where == "off" or (where == "results" and results_uri is None):
+        return None
+    if where == "results" and results_uri is not None and "://" not in results_uri:
+        return Path(results_uri, "latents")
+    return Path(tempfile.gettempdir(), f"visual_sweep_latents_{os.getuid()}")
+
+
 def _keep_adapter(backbone: Any, trial_id: str, results_uri: str | None) -> None:
     """Save the trained LoRA weights under ``<results>/adapters/<trial_id>``; all ranks take part, rank 0 stores."""
     if results_uri is None:
@@ -275,30 +355,6 @@ def _keep_adapter(backbone: Any, trial_id: str, results_uri: str | None) -> None
         lora.save(backbone, Path(folder))
         if int(os.environ.get("RANK", "0")) == 0:
             results.store_folder(results_uri, f"adapters/{trial_id}", Path(folder))
-
-
-@contextmanager
-def _time_limit(spec: TrialSpec, results_uri: str, execution: Execution) -> Iterator[None]:
-    """After ``placement.timeout_s`` write a failed row and end this process: nothing else stops native code."""
-    limit = spec.placement.timeout_s
-    if limit is None:
-        yield
-        return
-
-    def end() -> None:
-        error = TimeoutError(f"the trial took longer than placement.timeout_s = {limit:g} s")
-        try:
-            results.write(results_uri, failed_result(spec, execution, error))
-        finally:
-            os._exit(TIMEOUT_EXIT_STATUS)
-
-    timer = Timer(limit, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """Checkpoints of a training: a killed trial goes on from the last one and ends with the same numbers.
 
-A checkpoint holds the LoRA weights, the optimizer's state and the losses so far. No random state: every draw is keyed by
-its step. Each rank stores its own part; the checkpoint becomes the current one when all parts are there, so a kill at
-any moment leaves the one before. Where it is stored is ``CheckpointStorage``'s affair.
+A checkpoint holds the LoRA weights, the optimizer's state and the losses so far. No random state: every draw is keyed
+by its step. Each rank stores its own part; the checkpoint becomes the current one when all parts are there, so a kill
+at any moment leaves the one before. Where it is stored is ``CheckpointStorage``'s affair.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from trainers.engine import Engine, world
 
-if TYPE_CHECKING:
-    from trainers.train import LossRow
-
-LOSSES_FILE = "losses.json"
+PROGRESS_FILE = "progress.json"
 READ_AT_ONCE_BYTES = 2**22
 
 
@@ -49,7 +46,8 @@ class CheckpointStorage(Protocol):
 class TrainingProgress:
     """How far a training had come."""
 
-    losses: list[LossRow]
+    losses: list[dict[str, Any]]
+    """Fields of each step's ``LossRow``."""
     train_s: float
     """Seconds spent on training up to the checkpoint, over all executions."""
 
@@ -76,8 +74,7 @@ class Checkpoints:
             folder = Path(temporary)
             engine.save(folder)
             if world().rank == 0:
-                rows = [asdict(row) for row in progress.losses]
-                (folder / LOSSES_FILE).write_text(json.dumps({"train_s": progress.train_s, "losses": rows}))
+                (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
             digests = _digests(folder)
             self._storage.store(name, folder)
         parts = _from_all_ranks(digests)  # so every part is stored when any rank goes on from here
@@ -104,10 +101,7 @@ class Checkpoints:
             if not all(_from_all_ranks(whole)):
                 return None
             engine.load(folder)
-            kept = json.loads((folder / LOSSES_FILE).read_text())
-        from trainers.train import LossRow
-
-        return TrainingProgress([LossRow(**row) for row in kept["losses"]], kept["train_s"])
+            return TrainingProgress(**json.loads((folder / PROGRESS_FILE).read_text()))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -117,7 +117,7 @@ class TorchEngine:
         """See ``Engine.load``."""
         import torch
 
-        kept = torch.load(folder / "torch.pt", map_location=module_device(self._backbone.module), weights_only=True)
+        kept = torch.load(folder / "torch.pt", map_location="cpu", weights_only=True)
         for parameter, weights in zip(self._parameters, kept["weights"], strict=True):
             parameter.data.copy_(weights)
         self._optimizer.load_state_dict(kept["optimizer"])
@@ -191,12 +191,14 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         """See ``Engine.close``. After stage 3 every rank holds the whole module again, and needs the memory for it."""
-        if self._stage == 3:
-            _unshard(self._module)
-        self._engine.destroy()
-        _forget_stage_3_engines()
-        _restore_attributes(self._module, self._attributes)
-        del self._engine, self._optimizer
+        try:
+            if self._stage == 3:
+                _unshard(self._module)
+        finally:
+            self._engine.destroy()
+            _forget_stage_3_engines()
+            _restore_attributes(self._module, self._attributes)
+            del self._engine, self._optimizer
         if module_device(self._module).type == "cuda":
             gc.collect()  # an engine is full of reference cycles; its device memory must not outlive the trial
 

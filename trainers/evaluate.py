@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from task_generators.problem import Grid, Problem
 from task_generators.task import Task
 from trainers.engine import world
+from trainers.out_of_memory import forget_frames, free_memory, is_out_of_memory
 from trainers.recipe import Placement, TrainRecipe
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ def evaluate(
     problems: Sequence[Problem],
     recipe: TrainRecipe,
     placement: Placement,
+    *,
+    on_batch_size: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """Answer each problem ``recipe.attempts`` times, ``placement.eval_batch_size`` at once, and score with ``task``.
+
+    A batch that runs out of memory is halved, and so are all that follow; the error is raised when a single problem is
+    too much. ``on_batch_size`` is told at the end how many problems were answered at once, at the least of all ranks.
 
     Sorted by problem, then attempt. Where several ranks share the trial each answers its part, every rank calls, and
     every rank gets the whole list. An answer depends on its problem and attempt alone, so neither the batch size nor
@@ -54,21 +60,31 @@ def evaluate(
     if backbone.spec.trainable:
         backbone.module.eval()  # type: ignore[union-attr]
     here = world()
+    largest_share = -(-len(problems) // here.size)
+    batch_size = max(1, min(placement.eval_batch_size, largest_share))
     indices = range(here.rank, len(problems), here.size)
-    predictions = []
+    predictions: list[Prediction] = []
     with torch.inference_mode():
         for attempt in range(recipe.attempts):
-            for start in range(0, len(indices), placement.eval_batch_size):
-                batch = indices[start : start + placement.eval_batch_size]
-                grids = backbone.answer(task, [problems[i] for i in batch], recipe, attempt)
-                assert len(grids) == len(batch), f"{backbone.spec.name}: {len(grids)} answers to {len(batch)} problems"
+            start = 0
+            while start < len(indices):
+                batch = indices[start : start + batch_size]
+                grids = _answers(backbone, task, [problems[i] for i in batch], recipe, attempt)
+                if grids is None:
+                    free_memory()
+                    batch_size = len(batch) // 2
+                    continue
                 predictions += [
                     _prediction(task, problems[i], i, attempt, grid) for i, grid in zip(batch, grids, strict=True)
                 ]
+                start += len(batch)
     if here.size > 1:
-        parts: list[list[Prediction]] = [[] for _ in range(here.size)]
-        torch.distributed.all_gather_object(parts, predictions)
-        predictions = [prediction for part in parts for prediction in part]
+        parts: list[Any] = [None] * here.size
+        torch.distributed.all_gather_object(parts, (predictions, batch_size))
+        predictions = [prediction for part, _ in parts for prediction in part]
+        batch_size = min(size for _, size in parts)
+    if on_batch_size is not None:
+        on_batch_size(batch_size)
     return sorted(predictions, key=lambda prediction: (prediction.index, prediction.attempt))
 
 
@@ -94,6 +110,21 @@ def summarise(predictions: Sequence[Prediction], task: Task) -> dict[str, float]
             columns[name].append(float(any(scores)) if yes_or_no else math.fsum(scores) / len(scores))
     means = {name: math.fsum(values) / len(values) for name, values in columns.items()}
     return {**means, **task.trial_scores(means)} if means else {}
+
+
+def _answers(
+    backbone: Backbone | UntrainedBackbone, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int
+) -> list[Grid | None] | None:
+    """The answers to one batch; None when several problems at once were too much for the memory."""
+    try:
+        grids = backbone.answer(task, problems, recipe, attempt)
+    except Exception as error:
+        if len(problems) == 1 or not is_out_of_memory(error):
+            raise
+        forget_frames(error)
+        return None
+    assert len(grids) == len(problems), f"{backbone.spec.name}: {len(grids)} answers to {len(problems)} problems"
+    return grids
 
 
 def _prediction(task: Task, problem: Problem, index: int, attempt: int, grid: Grid | None) -> Prediction:

@@ -5,6 +5,7 @@ diffusers' and transformers' models bring it; this turns it on and off, in whate
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,21 @@ def _switches(module: Any) -> list[tuple[Callable[[], None], Callable[[], None]]
 
         def on() -> None:
             # Re-entrant checkpoints would give no gradient: the inputs of a frozen base require none.
-            module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            with _without_rename_warning():
+                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-        return [(on, module.gradient_checkpointing_disable)]
+        def off() -> None:
+            with _without_rename_warning():
+                module.gradient_checkpointing_disable()
+            module.disable_input_require_grads()  # or a hook stays on the embedding
+
+        return [(on, off)]
     return [switch for child in module.children() for switch in _switches(child)]
+
+
+@contextmanager
+def _without_rename_warning() -> Iterator[None]:
+    """Newer versions of transformers call it activation checkpointing; this name works in all of version 5."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message="`gradient_checkpointing")
+        yield

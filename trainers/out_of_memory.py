@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import traceback
 
-CPU_ALLOCATOR_SAYS = "not enough memory: you tried to allocate"
-"""In the plain RuntimeError of torch's CPU allocator."""
+SIGNS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""In the plain RuntimeErrors of torch's CPU allocator (its words differ by system), of CUDA's driver and libraries."""
 
 
 class TrainingOutOfMemoryError(RuntimeError):
@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and CPU_ALLOCATOR_SAYS in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def forget_frames(error: BaseException) -> None:

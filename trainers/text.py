@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from task_generators import grid_json
 from task_generators.problem import Problem
 from task_generators.rng import problem_rng
 from trainers.backbone import BackboneSpec
+from trainers.json_decoding import grid_processor
 from trainers.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+    from transformers import LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteria
 
     from trainers.backbone import Batch
 
@@ -78,7 +81,10 @@ def generate_texts(
 ) -> list[str]:
     """One text a prompt by the module's ``generate``: greedy, or drawn with numbers keyed by (problem_id, attempt).
 
-    Prompts (token ids) are padded on the left. ``inputs`` go to ``generate`` beside the tokens.
+    A sequence stops at an end token, or as soon as it holds a whole grid: what would follow changes nothing of what
+    ``grid_json.loads`` reads, and can be thousands of tokens. Prompts (token ids) are padded on the left. ``inputs``
+    go to ``generate`` beside the tokens. With ``recipe.decoding`` "json" nothing but a grid can be written; ValueError
+    then when the tokenizer cannot spell one.
     """
     import torch
     from transformers import GenerationConfig
@@ -90,6 +96,10 @@ def generate_texts(
     padded = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     device = module.device
+    stop_tokens = stop_token_ids(module, tokenizer)
+    processors = sampling_processors(problems, recipe, attempt)
+    if recipe.decoding == "json":
+        processors.insert(0, grid_processor(tokenizer, stop_tokens))
     try:
         with torch.inference_mode():
             tokens_BT = module.generate(
@@ -98,15 +108,76 @@ def generate_texts(
                 generation_config=GenerationConfig(
                     max_new_tokens=recipe.max_new_tokens,
                     do_sample=False,  # the sampling processors leave a single token to choose
-                    eos_token_id=stop_token_ids(module, tokenizer),
+                    use_cache=True,
+                    num_beams=1,
+                    # What is not said here comes from the checkpoint's own generation settings. Some of these punish
+                    # repetition, which is what grids consist of.
+                    repetition_penalty=1.0,
+                    no_repeat_ngram_size=0,
+                    eos_token_id=stop_tokens,
                     pad_token_id=padding,
                 ),
-                logits_processor=sampling_processors(problems, recipe, attempt),
+                logits_processor=processors,
+                stopping_criteria=[_whole_grid_criterion(tokenizer, longest)],
                 **inputs,
             )
     finally:
         module.train(was_training)
     return tokenizer.batch_decode(tokens_BT[:, longest:], skip_special_tokens=True)
+
+
+def _whole_grid_criterion(tokenizer: PreTrainedTokenizerBase, num_prompt_tokens: int) -> StoppingCriteria:
+    """Ends each sequence whose new tokens hold a grid with all its brackets."""
+    import torch
+    from transformers import StoppingCriteria
+
+    closing = _closing_tokens(tokenizer)
+
+    def holds_grid(tokens_T: torch.Tensor) -> bool:
+        text = tokenizer.decode(tokens_T, skip_special_tokens=True)
+        return grid_json.loads(text + "!") is not None  # a grid that lacks brackets is only read where the text ends
+
+    class WholeGrid(StoppingCriteria):
+        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> Any:
+            ended_B = [
+                token_id in closing and holds_grid(input_ids[row, num_prompt_tokens:])
+                for row, token_id in enumerate(input_ids[:, -1].tolist())
+            ]
+            return torch.tensor(ended_B, device=input_ids.device)
+
+    return WholeGrid()
+
+
+@lru_cache(maxsize=2)
+def _closing_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that can be the last of a grid."""
+    return frozenset(token_id for piece, token_id in tokenizer.get_vocab().items() if "]" in piece)
+
+
+def example_tokens(
+    prompt: Sequence[int], answer: Sequence[int], spec: BackboneSpec, recipe: TrainRecipe, context_length: int
+) -> Batch:
+    """``input_ids`` and ``labels`` (T,) of prompt and answer; labels ignore the prompt.
+
+    ValueError when there are more than ``recipe.max_length`` or ``context_length`` tokens: nothing is ever cut off.
+    """
+    import torch
+
+    num_tokens = len(prompt) + len(answer)
+    if recipe.max_length is not None and num_tokens > recipe.max_length:
+        raise ValueError(
+            f"backbone {spec.name!r}: an example has {num_tokens} tokens, more than recipe.max_length = "
+            f"{recipe.max_length}; choose smaller grids or a larger max_length"
+        )
+    if num_tokens > context_length:
+        raise ValueError(
+            f"backbone {spec.name!r}: an example has {num_tokens} tokens, more than the {context_length} of its "
+            "context; choose smaller grids"
+        )
+    return {
+        "input_ids": torch.tensor([*prompt, *answer]),
+        "labels": torch.tensor([IGNORED_LABEL] * len(prompt) + list(answer)),
+    }
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -149,15 +220,15 @@ def sampling_processors(problems: Sequence[Problem], recipe: TrainRecipe, attemp
         TopPLogitsWarper,
     )
 
-    processors = LogitsProcessorList()
     if recipe.temperature == 0:
-        return processors
+        return LogitsProcessorList()
     draws_BN = torch.stack(
         [
             torch.from_numpy(problem_rng("answer", problem.problem_id, attempt).random(recipe.max_new_tokens))
             for problem in problems
         ]
     )
+    top_p = TopPLogitsWarper(recipe.top_p) if recipe.top_p < 1 else None
 
     class KeyedDraw(LogitsProcessor):
         """Inverts each row's distribution at that row's next uniform number, and leaves this token alone possible.
@@ -169,19 +240,35 @@ def sampling_processors(problems: Sequence[Problem], recipe: TrainRecipe, attemp
             self.num_drawn = 0
 
         def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
-            cumulative_BV = scores.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-            draw_B1 = draws_BN[:, self.num_drawn, None].to(scores.device) * cumulative_BV[:, -1:]
+            possible_BC = _possible_tokens(scores)
+            scores_BC: Any = scores.gather(1, possible_BC)
+            if top_p is not None:
+                scores_BC = top_p(input_ids, scores_BC)
+            cumulative_BC = scores_BC.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+            draw_B1 = draws_BN[:, self.num_drawn, None].to(scores.device) * cumulative_BC[:, -1:]
             self.num_drawn += 1
-            token_B1 = torch.searchsorted(cumulative_BV, draw_B1, right=True)
+            place_B1 = torch.searchsorted(cumulative_BC, draw_B1, right=True)
             # A draw that rounds up to the total would point past the last token that has any probability.
-            last_B1 = (cumulative_BV < cumulative_BV[:, -1:]).sum(dim=-1, keepdim=True)
-            chosen = torch.full_like(scores, -torch.inf)
-            return chosen.scatter(1, torch.minimum(token_B1, last_B1), 0.0)
+            last_B1 = (cumulative_BC < cumulative_BC[:, -1:]).sum(dim=-1, keepdim=True)
+            token_B1 = possible_BC.gather(1, torch.minimum(place_B1, last_B1))
+            return torch.full_like(scores, -torch.inf).scatter(1, token_B1, 0.0)
 
-    processors.append(TemperatureLogitsWarper(recipe.temperature))
+    processors = LogitsProcessorList([TemperatureLogitsWarper(recipe.temperature)])
     if recipe.top_k:
         processors.append(TopKLogitsWarper(recipe.top_k))
-    if recipe.top_p < 1:
-        processors.append(TopPLogitsWarper(recipe.top_p))
     processors.append(KeyedDraw())
     return processors
+
+
+def _possible_tokens(scores_BV: torch.Tensor) -> torch.Tensor:
+    """Ids (B, C), ascending in each row, of C tokens among which are all that have a finite score.
+
+    Top-k or a grid's grammar leaves some dozens of a vocabulary of 150,000, which are dear to sort and to sum.
+    """
+    import torch
+
+    batch_size, vocabulary_size = scores_BV.shape
+    num_possible = int((scores_BV > -torch.inf).sum(dim=-1).max())
+    if num_possible > vocabulary_size // 4:
+        return torch.arange(vocabulary_size, device=scores_BV.device).expand(batch_size, -1)
+    return scores_BV.topk(num_possible).indices.sort(dim=-1).values

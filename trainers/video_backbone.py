@@ -82,10 +82,6 @@ class VideoBackbone:
         """Noise levels of ``size`` training examples, (B,), as the family's published training draws them."""
         raise NotImplementedError
 
-    def _draw_noise_levels(self, size: int, recipe: TrainRecipe, generator: torch.Generator) -> Batch:
-        """``timesteps`` (B,), and what else says how noisy an example is, where timesteps alone do not."""
-        return {"timesteps": self._draw_timesteps(size, recipe, generator)}
-
     def _sample(
         self, condition: Batch, noise: torch.Tensor, recipe: TrainRecipe, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
@@ -131,10 +127,16 @@ class VideoBackbone:
         batch = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
         size = len(examples)
         latent_shape = batch["video_latents"].shape[1:]
-        batch["timesteps"] = self._draw_timesteps_of(latent_shape, size, recipe, generator)
+        batch |= self._draw_noise_levels(latent_shape, size, recipe, generator)
         shape = self._noise_shape_of(latent_shape)
         batch["noise"] = torch.randn(size, *shape, generator=generator)
         return batch
+
+    def _draw_noise_levels(
+        self, video_latent_shape: Sequence[int], size: int, recipe: TrainRecipe, generator: torch.Generator
+    ) -> Batch:
+        """``timesteps`` (B,), and what else says how noisy an example is, where timesteps alone do not."""
+        return {"timesteps": self._draw_timesteps_of(video_latent_shape, size, recipe, generator)}
 
     def _draw_timesteps_of(
         self, video_latent_shape: Sequence[int], size: int, recipe: TrainRecipe, generator: torch.Generator

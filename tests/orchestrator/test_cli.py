@@ -117,7 +117,7 @@ def test_tasks(capsys):
         assert all(knob in text for knob in task_class(name).model_fields)
         assert "symmetries: " in text
         assert "problem space: " in text
-        assert all(color in text for color in task_class(name).palette.names)
+        assert all(color in text for color in TaskSpec(name=name).build().palette.names)
 
 
 def test_backbones(capsys):

@@ -70,7 +70,7 @@ def test_a_task_of_given_problems_is_solved_or_not(tmp_path):
 
 
 def test_what_fails_becomes_a_row_and_is_raised_again(tmp_path, monkeypatch):
-    def evaluate(*arguments):
+    def evaluate(*arguments, **named):
         raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(trial, "evaluate", evaluate)

@@ -22,6 +22,8 @@ from task_generators.splits import draw_problems, in_test_partition
 from task_generators.task import Task, TaskSpec, task_class, task_names
 
 NUM_TRAIN, NUM_TEST = 2000, 200
+ANSWERED_BY_COPYING = {"transcribe"}
+"""Tasks whose answer is the question."""
 
 pytestmark = pytest.mark.parametrize("name", task_names())
 
@@ -179,7 +181,7 @@ def test_every_score_is_there_however_bad_the_answer(name: str) -> None:
 
 def test_the_question_is_not_the_answer(name: str) -> None:
     copied = [task(name).score(problem, problem.question)["exact_match"] for problem in problems(name)]
-    assert np.mean(copied) < 0.5
+    assert all(copied) if name in ANSWERED_BY_COPYING else np.mean(copied) < 0.5
 
 
 def test_training_sets_nest_and_seeds_differ(name: str) -> None:

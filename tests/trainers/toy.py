@@ -65,15 +65,18 @@ def regression_examples(n: int) -> list[dict[str, torch.Tensor]]:
 
 
 class ToyLanguageModel:
-    """A random Qwen3 of two layers; its tied embedding is large enough for ZeRO-3 to shard."""
+    """A random Qwen3 of two layers; its tied embedding is large enough for ZeRO-3 to shard.
 
-    def __init__(self) -> None:
+    So are its layers from an ``intermediate_size`` of 2048 on.
+    """
+
+    def __init__(self, intermediate_size: int = 128) -> None:
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
         config = Qwen3Config(
             vocab_size=2048,
             hidden_size=64,
-            intermediate_size=128,
+            intermediate_size=intermediate_size,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,

@@ -18,7 +18,7 @@ import numpy as np
 
 from trainers.backbone import BackboneSpec, weights_path
 from trainers.cogvideox_diffusion import denoising_loss, padded_latent_frames, sample_latents, sampling_timesteps
-from trainers.precision import base_dtype, loading_options
+from trainers.precision import QUANTIZED, base_dtype, loading_options
 from trainers.prompt_embeds import prompt_embeds
 from trainers.recipe import TrainRecipe
 from trainers.video_backbone import VideoBackbone, check_video_recipe
@@ -112,6 +112,7 @@ class CogVideoX(VideoBackbone):
 
     temporal_ratio = 4
     samplers = ("own", "ddim", "dpm")
+    module: Any
 
     def __init__(
         self,
@@ -284,7 +285,10 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:
         path, subfolder="vae", revision=spec.revision, use_safetensors=True, torch_dtype=dtype
     )
     for module in (transformer, vae):
-        module.requires_grad_(False).eval().to(device)
+        module.requires_grad_(False).eval()
+    vae.to(device)
+    if recipe.precision not in QUANTIZED:  # a quantized one lies there already
+        transformer.to(device)
     on_device = {prompt: tensor.to(device, dtype) for prompt, tensor in embeds.items()}
     scheduler = load_scheduler(path, spec.revision)
     return CogVideoX(
