@@ -135,6 +135,8 @@ class DeepSpeedEngine:
     """
 
     def __init__(self, backbone: Backbone, recipe: TrainRecipe, stage: int, num_micro_batches: int) -> None:
+        import torch
+
         deepspeed = _import_deepspeed(module_device(backbone.module))
         self._module = backbone.module
         self._stage = stage
@@ -150,6 +152,8 @@ class DeepSpeedEngine:
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
+        # Stage 3 puts its own in place for the whole process, which rounds differently in what comes after.
+        self._linear = torch.nn.functional.linear
         # DeepSpeed leaves hooks on the module it is given: it gets a throw-away one around the one that is kept.
         self._engine, *_ = deepspeed.initialize(
             model=_loss_module(backbone), optimizer=self._optimizer, model_parameters=parameters, config=config
@@ -191,6 +195,8 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         """See ``Engine.close``. After stage 3 every rank holds the whole module again, and needs the memory for it."""
+        import torch
+
         try:
             if self._stage == 3:
                 _unshard(self._module)
@@ -198,6 +204,7 @@ class DeepSpeedEngine:
             self._engine.destroy()
             _forget_stage_3_engines()
             _restore_attributes(self._module, self._attributes)
+            torch.nn.functional.linear = self._linear
             del self._engine, self._optimizer
         if module_device(self._module).type == "cuda":
             gc.collect()  # an engine is full of reference cycles; its device memory must not outlive the trial

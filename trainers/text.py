@@ -28,6 +28,9 @@ LINEAR_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 """Every linear layer of a block, by the names that Llama, Qwen, Mistral and Gemma share."""
 IGNORED_LABEL = -100
 """The label of a token that the loss leaves out: prompts and padding."""
+STOPPED_CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+"""For chat templates that write the date into the prompt: a trial must not depend on the day it runs. That day is what
+Llama's templates write where there is no clock."""
 
 
 def padded_batch(examples: Sequence[Batch], pad_token_id: int) -> Batch:

@@ -19,7 +19,7 @@ OUT_OF_MEMORY_ABOVE_ONE, HANGS, OUT_OF_MEMORY = 0.25, 0.5, 0.75
 """Weight decays that ``faults/sitecustomize.py`` knows."""
 PLACEMENTS = [{"num_workers": 1}, {"num_workers": 2, "zero_stage": 3}]
 IDS = ["one worker", "two ranks"]
-LIMIT_S = 20
+LIMIT_S = 30
 """Enough for a small trial, libraries included, on a busy machine."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
-from task_generators.task import TaskSpec
+from task_generators.task import TaskSpec, task_class
 from trainers.backbone import backbone_spec
 from trainers.recipe import Placement, TrainRecipe
 
@@ -394,6 +394,18 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="it is not UTF-8 text"):
         load_sweep(tmp_path / "binary.yaml")
+
+
+def test_a_transcription_is_another_trial_when_the_other_task_generates_anew(monkeypatch):
+    def trial(name):
+        return TrialSpec(backbone="baseline/oracle", task=name, n_train=0, lora_rank=0).trial_id
+
+    before = {name: trial(name) for name in ("transcribe", "sudoku", "life")}
+    sudoku = task_class("sudoku")
+    monkeypatch.setattr(sudoku, "generator_version", sudoku.generator_version + 1)
+    assert trial("transcribe") != before["transcribe"]
+    assert trial("sudoku") != before["sudoku"]
+    assert trial("life") == before["life"]
 
 
 def test_importing_specs_is_light():

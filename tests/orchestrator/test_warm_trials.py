@@ -71,7 +71,7 @@ def resident_bytes():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_thirty_warm_trials_leak_nothing_and_equal_cold_ones():
-    cold = [numbers(spec) for spec in SPECS]
+    cold = [numbers(spec) for spec in SPECS]  # the first ones before anything that DeepSpeed leaves in a process
     cache = BackboneCache()
     counts, sizes = [], []
     for _ in range(ROUNDS):

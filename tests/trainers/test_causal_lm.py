@@ -184,7 +184,8 @@ def checkpoints(tmp_path_factory):
 def tiny_flavor(checkpoints, kind):
     spec = backbone_spec(f"causal_lm/{kind}").model_copy(update={"repo_id": str(checkpoints[kind]), "revision": None})
     published = {name: spec.recipe.get(name, default) for name, default in (("lora_alpha", 32), ("lora_dropout", 0.0))}
-    recipe = CPU_RECIPE.model_copy(update={**published, "learning_rate": 1e-2, "max_steps": 80, "max_new_tokens": 60})
+    training = {"learning_rate": 5e-3, "lr_schedule": "linear", "max_steps": 50, "gradient_clip": 1}
+    recipe = CPU_RECIPE.model_copy(update={**published, **training, "max_new_tokens": 60})
     return causal_lm.load(spec, recipe, "cpu"), recipe
 
 

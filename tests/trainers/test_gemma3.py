@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from task_generators import grid_json
 from task_generators.problem import Problem, frozen_grid
 from task_generators.render import render
 from task_generators.task import TaskSpec
-from tests.trainers.tiny_gemma3 import TOKENS_PER_PICTURE, write_tiny_checkpoint
+from tests.trainers.tiny_gemma3 import CHAT_TEMPLATE, TOKENS_PER_PICTURE, write_tiny_checkpoint
 from trainers import lora, text
 from trainers.backbone import backbone_spec
 from trainers.backbones import gemma3
@@ -120,6 +121,20 @@ def test_example_is_the_stock_conversation_up_to_the_end_of_the_turn(tiny, stock
     assert processor.tokenizer.decode(answer_ids) == grid_json.dumps(given.answer) + "<end_of_turn>"
 
 
+def test_prompts_depend_on_no_clock_and_ask_for_no_thoughts(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    asking = "{{ strftime_now('%Y') }}{{ ' thoughts' if enable_thinking | default(true) }}"
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": asking + CHAT_TEMPLATE}))
+    backbone = gemma3.load(backbone_spec(f"gemma3/{folder}"), CPU_RECIPE, "cpu")
+    tokens = backbone.prompt(TASK, problem(), recipe_with(inputs="image"))["input_ids"]
+    assert backbone.processor.tokenizer.decode(tokens).split("<bos>")[-2] == "26 Jul 2024"
+    assert backbone.answer_tokens(problem().answer)[-1] == tiny_token(backbone, "<end_of_turn>")
+
+
+def tiny_token(backbone, token):
+    return backbone.processor.tokenizer.convert_tokens_to_ids(token)
+
+
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_loss_is_that_of_transformers_on_the_same_labels(tiny, stock, inputs):
     model, processor = stock
@@ -196,6 +211,21 @@ def replace_module(backbone, module):
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
+def test_a_padded_batch_of_prompts_gives_the_logits_of_the_stock_model(tiny, stock, inputs):
+    model, processor = stock
+    problems = [problem(shape, seed=seed) for seed, shape in enumerate([(2, 2), (3, 4), (2, 5)])]
+    logits = []
+    handle = tiny.module.lm_head.register_forward_hook(lambda _module, _args, output: logits.append(output[:, -1]))
+    try:
+        tiny.answer(TASK, problems, recipe_with(inputs=inputs, max_new_tokens=1), attempt=0)
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        expected = [model(**stock_inputs(processor, given, inputs)).logits[0, -1] for given in problems]
+    torch.testing.assert_close(logits[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
 def test_greedy_texts_are_those_of_stock_generate(tiny, stock, inputs):
     model, processor = stock
     problems = [problem(shape, seed=seed) for seed, shape in enumerate([(2, 2), (3, 4), (2, 5)])]
@@ -231,6 +261,14 @@ def generated_texts(backbone, problems, recipe, attempt):
         patch.setattr(gemma3, "generate_texts", recording)
         backbone.answer(TASK, problems, recipe, attempt)
     return seen
+
+
+def test_decoding_json_writes_nothing_but_grids(tiny):
+    recipe = recipe_with(inputs="image", decoding="json", temperature=1.0)
+    problems = [problem(seed=seed) for seed in range(3)]
+    for written in generated_texts(tiny, problems, recipe, 0):
+        assert written.startswith("[[")
+        assert set(written) <= set("[],-0123456789")
 
 
 def test_sampling_repeats_by_problem_and_attempt(tiny):

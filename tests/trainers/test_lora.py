@@ -135,6 +135,23 @@ def test_fingerprint_notices_one_changed_bit_of_the_base():
     assert lora.base_fingerprint(backbone.module) == before
 
 
+def test_checksum_notices_one_changed_bit_and_no_adapter_that_is_gone(module_and_targets):
+    module, targets = module_and_targets
+    before = lora.base_checksum(module)
+    lora.attach(module, lora_rank=2, recipe=RECIPE, targets=targets, seed=0)
+    lora.detach(module)
+    assert lora.base_checksum(module) == before
+    for dtype, integers in ((torch.float32, torch.int32), (torch.bfloat16, torch.int16)):
+        module.to(dtype)
+        whole = lora.base_checksum(module)
+        for parameter in list(module.parameters())[:3]:
+            bits = parameter.data.view(integers).view(-1)
+            bits[len(bits) // 2] ^= 1
+            assert lora.base_checksum(module) != whole
+            bits[len(bits) // 2] ^= 1
+        assert lora.base_checksum(module) == whole
+
+
 def test_state_loads_back_and_refuses_what_does_not_fit():
     backbone = ToyRegressor()
     with lora.attached(backbone, lora_rank=2, recipe=RECIPE, seed=0):

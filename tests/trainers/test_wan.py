@@ -165,7 +165,7 @@ def test_loss_conditions_the_transformer_as_the_pipeline_does(folder):
             torch.testing.assert_close(ours[0][name], stock[name], rtol=0, atol=1e-5, check_dtype=False)
         else:
             assert ours[0][name] == stock[name]
-    channels = {"2.2-5b-ti2v": LATENT_CHANNELS}.get(folder.name[: len("2.2-5b-ti2v")], 2 * LATENT_CHANNELS + 4)
+    channels = LATENT_CHANNELS if folder.name.startswith("2.2-5b-ti2v") else 2 * LATENT_CHANNELS + 4
     assert ours[0]["hidden_states"].shape[1] == channels
 
 

@@ -45,6 +45,7 @@ SIZE = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 1024,
+    "initializer_range": 0.1,  # of so few channels: with the usual 0.02 layers would hardly change what passes through
 }
 
 

@@ -24,6 +24,7 @@ from trainers.recipe import TrainRecipe
 from trainers.rng import hashed_seed
 from trainers.text import (
     LINEAR_TARGETS,
+    STOPPED_CLOCK,
     answer_loss,
     example_tokens,
     generate_texts,
@@ -78,9 +79,6 @@ SMOLLM2_NOTE = "nothing is published for it: the recipe is our choice"
 
 PYPI_SCHEME = "pypi:"
 """``pypi:DISTRIBUTION/FILE`` is a GGUF file among those of an installed distribution."""
-STOPPED_CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
-"""For chat templates that write the date into the prompt: a trial must not depend on the day it runs. The day is the one
-that Llama's templates write where there is no clock."""
 
 FLAVORS = (
     BackboneSpec(

@@ -30,6 +30,7 @@ from trainers.recipe import TrainRecipe
 from trainers.rng import hashed_seed
 from trainers.text import (
     LINEAR_TARGETS,
+    STOPPED_CLOCK,
     answer_loss,
     example_tokens,
     generate_texts,
@@ -103,6 +104,8 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> VisionLanguage
     processor = AutoProcessor.from_pretrained(source, revision=spec.revision)
     if processor.chat_template is None:
         raise ValueError(f"backbone {spec.name!r}: the processor of {spec.repo_id!r} has no chat template")
+    if "strftime_now" in processor.chat_template:
+        processor.chat_template = STOPPED_CLOCK + processor.chat_template
     # torchvision, where it is installed, would scale pictures a little differently.
     processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=spec.revision, backend="pil")
     if spec.pretrained:
@@ -216,6 +219,7 @@ class VisionLanguageModel:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
+            **self._thinking_off(),
         )
         prompt = {}
         for name, tensor in processed.items():
@@ -240,8 +244,14 @@ class VisionLanguageModel:
         turns = [{"role": role, "content": content} for role in ("user", "assistant")]
         tokenizer = self.processor.tokenizer
         stops = stop_token_ids(self.module, tokenizer)
-        tokens = tokenizer(self.processor.apply_chat_template(turns), add_special_tokens=False).input_ids
+        conversation = self.processor.apply_chat_template(turns, **self._thinking_off())
+        tokens = tokenizer(conversation, add_special_tokens=False).input_ids
         return next((token for token in reversed(tokens) if token in stops), tokenizer.eos_token_id)
+
+    def _thinking_off(self) -> dict[str, Any]:
+        """For templates that ask; the processor would take for its own what the template does not know."""
+        template: Any = self.processor.chat_template
+        return {"enable_thinking": False} if "enable_thinking" in template else {}
 
     def _picture(self, task: Task, problem: Problem, recipe: TrainRecipe) -> Any:
         """The question's picture, as Pillow has it."""

@@ -131,6 +131,7 @@ class Wan(VideoBackbone):
 
         experts = denoiser.experts
         module = experts[0] if len(experts) == 1 else torch.nn.ModuleDict(dict(zip(EXPERT_NAMES, experts, strict=True)))
+        module.eval()
         encoders = [vae] if image_encoder is None else [vae, image_encoder]
         super().__init__(spec, module, encoders, str(prompt_embeds.device))
         self._vae = vae
