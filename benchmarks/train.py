@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -31,6 +33,7 @@ from task_generators.task import TaskSpec
 from trainers import lora
 from trainers.backbone import backbone_spec, load_backbone
 from trainers.evaluate import evaluate
+from trainers.latent_store import LatentStore
 from trainers.recipe import Placement, TrainRecipe
 from trainers.train import train
 
@@ -124,6 +127,27 @@ def whole_trials(name: str, steps: int, rounds: int, device: str, one_by_one: bo
     return _line(name, what, len(N_TRAIN) * 60, "trials/min", ours, plain)
 
 
+def encoding(name: str, device: str) -> str:
+    """One line: encoder calls and seconds for the problems of 4 sizes x 2 ranks, with and without the store."""
+    recipe = recipe_of(name, 1)
+    task = TASK.build(Split.TRAIN)
+    backbone = load_backbone(backbone_spec(name), recipe, device)
+    counts, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for store_folder in (Path(folder), None):
+            backbone.latent_store = LatentStore(store_folder)
+            started = time.perf_counter()
+            for n_train in N_TRAIN * 2:
+                backbone.encode(task, draw_problems(TASK, Split.TRAIN, 0, n_train), recipe)
+            seconds.append(time.perf_counter() - started)
+            counts.append(backbone.latent_store.num_encoded)
+    return (
+        f"{name:16} encoding for n_train {', '.join(map(str, N_TRAIN))} at 2 ranks: {counts[0]} videos and "
+        f"{seconds[0]:.2f} s with the latent store, {counts[1]} and {seconds[1]:.2f} s without: "
+        f"{counts[1] / counts[0]:.2f}x fewer, {seconds[1] / seconds[0]:.2f}x faster"
+    )
+
+
 def _line(name: str, what: str, amount: float, unit: str, ours: list[Measured], plain: list[Measured]) -> str:
     best_ours, best_plain = (min(side, key=lambda run: run.seconds) for side in (ours, plain))
     ratios = sorted(theirs.seconds / own.seconds for own, theirs in zip(ours, plain, strict=True))
@@ -151,6 +175,7 @@ def main() -> None:
         print(training(name, *rest), flush=True)
         for one_by_one in (False, True):
             print(whole_trials(name, *rest, one_by_one), flush=True)
+    print(encoding("cogvideox/tiny", arguments.device))
 
 
 if __name__ == "__main__":
