@@ -31,6 +31,7 @@ from orchestrator.sweep_yaml import one_line
 from orchestrator.tables import TrialResult, TrialState, new_run_id
 from orchestrator.time_limit import time_limit
 from task_generators.problem import Split
+from task_generators.scoring import repeats_training_answer
 from task_generators.splits import draw_problems
 from trainers import lora
 from trainers.backbone import BackboneSpec, check_recipe, load_backbone
@@ -180,12 +181,21 @@ def run_trial(
     cache.check_unchanged()
     report("evaluate", spec.n_test, spec.n_test)
 
+    metrics = summarise(predictions, test_task)
+    if train_problems:
+        answers = [problem.answer for problem in train_problems]
+        repeats = repeats_training_answer([prediction.predicted for prediction in predictions], answers)
+        metrics["repeats_training_answer"] = sum(repeats) / len(repeats)
+        predictions = [
+            replace(prediction, scores={**prediction.scores, "repeats_training_answer": repeated})
+            for prediction, repeated in zip(predictions, repeats, strict=True)
+        ]
     zero_stage: int | None = placement.zero_stage
     if zero_stage is None and placement.num_workers > 1:
         zero_stage = DEEPSPEED_STAGE_ON_SEVERAL_WORKERS
     result = replace(
         _row(spec, execution, TrialState.DONE),
-        metrics=summarise(predictions, test_task),
+        metrics=metrics,
         num_trainable_params=trained.num_trainable_params,
         train_loss=trained.train_loss,
         train_steps=len(trained.losses),

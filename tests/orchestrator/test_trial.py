@@ -55,6 +55,16 @@ def test_what_is_measured():
     assert phases[-1] == ("evaluate", 6, 6)
 
 
+def test_the_share_of_answers_that_repeat_a_training_answer():
+    """Majority after one example answers with that example's answer, every time; the oracle sees no example."""
+    one = SPEC.model_copy(update={"n_train": 1})
+    result, predictions, _ = run_trial(one)
+    assert result.metrics["repeats_training_answer"] == 1.0
+    assert all(prediction.scores["repeats_training_answer"] for prediction in predictions)
+    oracle = run_trial(SPEC.model_copy(update={"backbone": "baseline/oracle", "n_train": 0}))[0]
+    assert "repeats_training_answer" not in oracle.metrics
+
+
 def test_a_task_of_given_problems_is_solved_or_not(tmp_path):
     """One right answer of two (copying) is not enough; the oracle has both."""
     pairs = [{"input": [[i, 0]], "output": [[i, 0 if i == 4 else 1]]} for i in range(2, 6)]
