@@ -54,6 +54,8 @@ class BackboneSpec(BaseModel):
     """True: the hub gives the weights only to accounts that accepted their terms."""
     extra: str = ""
     """Extra of this package that brings the weights or their reader."""
+    install: str = ""
+    """Quicker way to what the extra brings, as a command."""
     num_gpus: float = 0
     memory_gb: float = 0.5
     """GPU memory (or RAM) that a training step of the published recipe needs, roughly."""

@@ -189,7 +189,8 @@ def free_bytes(folder: Path) -> int:
 
 def _fault(spec: BackboneSpec) -> str:
     if spec.extra and (faults := unmet(spec.extra)):
-        return f"{', '.join(faults)}: pip install '.[{spec.extra}]'"
+        how = spec.install or f"pip install '.[{spec.extra}]'"
+        return f"{', '.join(faults)}: {how}"
     family = importlib.import_module(f"trainers.backbones.{spec.name.split('/', 1)[0]}")
     ask_family = getattr(family, "check_available", None)
     if ask_family is not None:

