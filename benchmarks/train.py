@@ -5,9 +5,12 @@
 Language model: transformers' ``Trainer`` on a ``get_peft_model``. Video model: the training step of diffusers'
 CogVideoX image-to-video LoRA example, written anew in ``benchmarks/plain_loops.py``. Both see the same frozen weights,
 examples, batch sizes, LoRA targets and rank, optimizer and number of steps; rounds take turns, and the best of each
-side counts. "Whole trials" are a backbone's four trials of n_train 3, 10, 30, 100, from a started process to the scored
-answers: we load once and answer in batches; the plain loop loads each time and answers one problem after another
-("one by one"), or in our batches ("batched").
+side counts. On a CPU the clock is the processor time of this process, which has one thread: other work on the machine
+does not count. On a GPU it is the wall clock.
+
+"Whole trials" are a backbone's four trials of n_train 3, 10, 30, 100, from a started process to the scored answers: we
+load once and answer in batches; the plain loop loads each time and answers one problem after another ("one by one"), or
+in batches of our size ("batched").
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ BACKBONES = ("causal_lm/tiny", "cogvideox/tiny")
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds, and the most memory in use above what was in use before."""
+    """One run: seconds (see above), and the most memory in use above what was in use before."""
 
     seconds: float
     memory_bytes: int
@@ -63,9 +66,10 @@ def measured(device: str, into: list[Measured]) -> Iterator[None]:
     gc.collect()
     reset_peak_memory(device)
     before = peak_memory_bytes(device)
-    started = time.perf_counter()
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    started = clock()
     yield
-    into.append(Measured(time.perf_counter() - started, peak_memory_bytes(device) - before))
+    into.append(Measured(clock() - started, peak_memory_bytes(device) - before))
 
 
 def training(name: str, steps: int, rounds: int, device: str) -> str:
