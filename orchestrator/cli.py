@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import backbone_commands, doctor, task_commands
-from orchestrator.specs import LARGEST_INT, SweepSpec, TrialSpec, check_problems, expand, load_sweep
+from orchestrator.specs import SweepSpec, TrialSpec, check_problems, expand, load_sweep
+from orchestrator.sweep_entries import LARGEST_INT
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
 

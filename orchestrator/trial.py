@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator import results
+from orchestrator.backbone_cache import BackboneCache
 from orchestrator.checkpoints import ResultsCheckpoints
 from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
 from orchestrator.specs import TrialSpec
@@ -34,7 +35,7 @@ from task_generators.problem import Split
 from task_generators.scoring import repeats_training_answer
 from task_generators.splits import draw_problems
 from trainers import lora
-from trainers.backbone import BackboneSpec, check_recipe, load_backbone
+from trainers.backbone import check_recipe
 from trainers.checkpoint import Checkpoints
 from trainers.engine import DEEPSPEED_STAGE_ON_SEVERAL_WORKERS, leave_process_group
 from trainers.evaluate import Prediction, evaluate, summarise
@@ -45,48 +46,13 @@ from trainers.train import LossRow, train
 from trainers.weights_source import located
 
 if TYPE_CHECKING:
-    from trainers.backbone import Backbone, UntrainedBackbone
+    pass
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total) with the phases ``load``, ``train``, ``evaluate``."""
 
 ERROR_LINES = 30
 """Last lines of a traceback that a failed row keeps."""
-
-
-class BackboneCache:
-    """Keeps the backbone loaded last, so that the next trial of the same backbone skips loading.
-
-    LoRA attaches to it and detaches again, which leaves its weights bitwise as they were. So a trial's numbers are the
-    same on a warm and on a cold worker.
-    """
-
-    def __init__(self) -> None:
-        self._key: tuple[Any, ...] | None = None
-        self._backbone: Backbone | UntrainedBackbone | None = None
-        self._checksum: list[int] = []
-
-    def get(self, spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Backbone | UntrainedBackbone:
-        """The backbone, loaded now unless it is the one loaded last in the same precision, with the same prompt."""
-        key = (spec.name, spec.repo_id, spec.revision, recipe.precision, recipe.prompt, device)
-        if self._backbone is None or key != self._key:
-            self.clear()  # first: two large backbones may not fit together
-            self._backbone, self._key = load_backbone(spec, recipe, device), key
-            self._checksum = _base_checksum(self._backbone)
-        return self._backbone
-
-    def check_unchanged(self) -> None:
-        """AssertionError when the frozen weights are no longer those that were loaded."""
-        assert self._backbone is not None
-        assert _base_checksum(self._backbone) == self._checksum, "the trial changed the weights of its frozen base"
-
-    def clear(self) -> None:
-        """Give the backbone's memory back."""
-        self._backbone, self._key = None, None
-
-
-def _base_checksum(backbone: Backbone | UntrainedBackbone) -> list[int]:
-    return lora.base_checksum(backbone.module) if backbone.spec.trainable else []  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

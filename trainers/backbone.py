@@ -130,6 +130,11 @@ def backbone_names() -> list[str]:
     return sorted(spec.name for family_file in family_names() for spec in flavors(family_file).values())
 
 
+def any_repository_names() -> list[str]:
+    """``FAMILY/ORG/NAME[@REVISION]`` of the families that load any repository of their kind."""
+    return [f"{file}/ORG/NAME[@REVISION]" for file in family_names() if hasattr(_family(file), "ANY_REPO")]
+
+
 @cache
 def backbone_spec(name: str) -> BackboneSpec:
     """Look up ``file/flavor``, or make the spec of ``file/ORG/NAME[@REVISION]``: any repository of the family's kind.
@@ -146,8 +151,8 @@ def backbone_spec(name: str) -> BackboneSpec:
         if any_repo is not None and "/" in flavor:
             repo_id, _, revision = flavor.partition("@")
             return any_repo.model_copy(update={"name": name, "repo_id": repo_id, "revision": revision or None})
-    any_names = [f"{file}/ORG/NAME[@REVISION]" for file in family_names() if hasattr(_family(file), "ANY_REPO")]
-    raise ValueError(f"unknown backbone {name!r}; valid backbones: {', '.join([*backbone_names(), *any_names])}")
+    valid = ", ".join([*backbone_names(), *any_repository_names()])
+    raise ValueError(f"unknown backbone {name!r}; valid backbones: {valid}")
 
 
 def _family(family_file: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import results, trial
+from orchestrator import backbone_cache, results, trial
 from orchestrator.specs import TrialSpec
 from orchestrator.trial import BackboneCache, _read_spec, classify, main, run_and_record, run_trial
 from task_generators.task import TaskSpec
@@ -27,8 +27,8 @@ SPEC = TrialSpec(
 
 def test_a_warm_worker_gives_the_same_numbers(monkeypatch):
     loads = []
-    load = trial.load_backbone
-    monkeypatch.setattr(trial, "load_backbone", lambda *arguments: loads.append(arguments) or load(*arguments))
+    load = backbone_cache.load_backbone
+    monkeypatch.setattr(backbone_cache, "load_backbone", lambda *arguments: loads.append(arguments) or load(*arguments))
     cache = BackboneCache()
     other = SPEC.model_copy(update={"seed": 1})
     cold = run_trial(SPEC)[0]
