@@ -40,7 +40,7 @@ from task_generators.problem import Split
 from task_generators.splits import draw_problems
 from task_generators.task import TaskSpec, task_class
 from trainers.backbone import BackboneSpec, backbone_spec, check_recipe
-from trainers.recipe import Placement, TrainRecipe
+from trainers.recipe import IGNORED_FIELDS, Placement, TrainRecipe
 
 SPEC_VERSION = 1
 """Part of every ``trial_id``. Raised when the meaning of an existing field or default changes, so that old rows no
@@ -74,8 +74,8 @@ class SweepSpec(BaseModel):
     n_test: NumProblems = 200
     recipe: TrainRecipe = TrainRecipe()
     axes: Axes = {}
-    """Fields of the recipe and their values: every trained backbone runs with every combination. Also for one backbone
-    alone, where a field means nothing to the others."""
+    """Fields of the recipe and their values: every trained backbone runs with every combination of those that mean
+    something to it and that its own recipe does not fix. A backbone may have axes of its own."""
     placement: Placement = Placement()
     results: str = ""
     """Folder or URI (``s3://``, ``gs://``) of the tables; the default is ``results/<name>``."""
@@ -242,7 +242,7 @@ def _cells(
     for layer in (sweep.recipe, entry.recipe, task_recipe):
         recipe_fields |= layer.model_dump(exclude_unset=True)
     placement_fields = sweep.placement.model_dump(exclude_unset=True) | entry.placement.model_dump(exclude_unset=True)
-    axes = sweep.axes | entry.axes if spec.trainable else {}
+    axes = _axes(sweep, entry, spec)
     for name in axes:
         if name in task_recipe.model_fields_set:
             raise ValueError(f"axes.{name}: a task's own recipe fixes {name}; remove one of them")
@@ -251,6 +251,19 @@ def _cells(
         recipe = TrainRecipe(**recipe_fields | dict(zip(axes, values, strict=True)))
         check_recipe(spec, recipe)
         yield from _cells_of_recipe(sweep, entry, spec, recipe, placement, tasks)
+
+
+def _axes(sweep: SweepSpec, entry: BackboneEntry, spec: BackboneSpec) -> dict[str, tuple[Any, ...]]:
+    """The recipe fields that vary for a backbone: its own axes, and the sweep's but for those that its own recipe fixes
+    or that mean nothing to it."""
+    ignored = IGNORED_FIELDS.get(spec.family, frozenset())
+    for name in entry.axes:
+        if name in entry.recipe.model_fields_set:
+            raise ValueError(f"axes.{name}: the recipe of {entry.name} fixes {name}; remove one of them")
+        if name in ignored or not spec.trainable:
+            raise ValueError(f"axes.{name}: means nothing to {entry.name}; remove it")
+    fixed = entry.recipe.model_fields_set | ignored
+    return {name: values for name, values in sweep.axes.items() if spec.trainable and name not in fixed} | entry.axes
 
 
 def _cells_of_recipe(

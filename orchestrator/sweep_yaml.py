@@ -89,6 +89,7 @@ def one_line(error: ValidationError, model: type[BaseModel], content: Any) -> st
         return f"{place}: missing; keys: {', '.join(owner.model_fields if owner else ())}"
     message = " ".join(first["msg"].removeprefix("Value error, ").split())
     message = message.replace("a valid tuple", "a list").replace("Tuple should", "List should")
+    message = message.replace("a valid dictionary", "a mapping")
     if kind == "value_error":
         return f"{place}: {message}" if place else message
     return f"{place} = {value!r}: {message[:1].lower()}{message[1:]}"

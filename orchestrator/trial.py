@@ -43,7 +43,7 @@ from trainers.latent_store import LatentStore
 from trainers.out_of_memory import TrainingOutOfMemoryError, free_memory, is_out_of_memory
 from trainers.recipe import TrainRecipe
 from trainers.train import LossRow, train
-from trainers.weights_source import located
+from trainers.weights_source import check_available, located
 
 if TYPE_CHECKING:
     pass
@@ -369,6 +369,7 @@ def _read_spec(path: Path) -> TrialSpec:
         spec = TrialSpec.model_validate_json(path.read_text(encoding="utf-8"))
         recipe = TrainRecipe(**spec.backbone_spec.recipe | spec.recipe.model_dump(exclude_unset=True))
         check_recipe(spec.backbone_spec, recipe)
+        check_available(located(spec.backbone_spec, spec.placement.weights_folder))
         return spec.model_copy(update={"recipe": recipe})
     except ValidationError as error:
         raise ValueError(f"{path}: {one_line(error, TrialSpec, None)}") from None

@@ -39,7 +39,14 @@ def prompt_embeds(
         file = Path(HF_HOME) / "neutral-prompts" / f"{path}@{revision or 'main'}".replace("/", "--") / name
     if file.exists():
         return load_file(file)
-    tensors = {key: tensor.cpu().contiguous() for key, tensor in compute().items()}
+    try:
+        computed = compute()
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"recipe.prompt = {prompt!r}: {path} keeps no embedding of it and has no text encoder that can be loaded: "
+            + str(error).strip().partition("\n")[0]
+        ) from None
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in computed.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}")

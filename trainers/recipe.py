@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VIDEO_FIELDS = frozenset(
+    {
+        "num_frames",
+        "transition",
+        "output_size",
+        "train_timesteps",
+        "num_inference_steps",
+        "sampler",
+        "prompt",
+        "guidance_scale",
+    }
+)
+PICTURE_FIELDS = frozenset({"cell_px", "border_px", "picture_px"})
+TEXT_FIELDS = frozenset({"max_length", "decoding", "max_new_tokens", "temperature", "top_p", "top_k"})
+IGNORED_FIELDS = {
+    "video": TEXT_FIELDS | {"inputs"},
+    "language": VIDEO_FIELDS | PICTURE_FIELDS | {"inputs"},
+    "vision_language": VIDEO_FIELDS,
+}
+"""Fields of the recipe that mean nothing to a family's kind of backbone."""
+
+
+def _without_booleans(model: type[BaseModel], values: Any) -> Any:
+    """``values`` as they are. ValueError for a yes or no in place of a number, which pydantic would take for 1 or 0."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, bool) and name in model.model_fields and model.model_fields[name].annotation is not bool:
+            raise ValueError(f"{name} = {str(value).lower()}: expected a value, got a yes or no")
+    return values
 
 
 class TrainRecipe(BaseModel):
@@ -62,7 +91,9 @@ class TrainRecipe(BaseModel):
     train_timesteps: Literal["uniform", "sampling"] = Field(
         default="uniform", description="noise levels trained on: all, or only those that num_inference_steps visits"
     )
-    num_inference_steps: int = Field(default=50, gt=0, description="sampling steps (open in the paper)")
+    num_inference_steps: int = Field(
+        default=50, gt=0, le=1000, description="sampling steps (open in the paper); schedules have 1000"
+    )
     sampler: Literal["own", "ddim", "dpm", "euler", "unipc"] = Field(
         default="own", description="own: the checkpoint's; the others where the family has them (open in the paper)"
     )
@@ -91,6 +122,11 @@ class TrainRecipe(BaseModel):
     # --- answering
     attempts: int = Field(default=1, gt=0, description="independent answers to each test problem")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any) -> Any:
+        return _without_booleans(cls, value)
+
     @model_validator(mode="after")
     def _one_size(self) -> TrainRecipe:
         if self.picture_px is not None and self.cell_px is not None:
@@ -103,7 +139,12 @@ class Placement(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    num_workers: int = Field(default=1, gt=0)
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any) -> Any:
+        return _without_booleans(cls, value)
+
+    num_workers: int = Field(default=1, gt=0, le=100_000)
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float | None = Field(default=None, ge=0, description="null: the backbone's own where GPUs exist")
     zero_stage: Literal[0, 1, 2, 3] | None = Field(
@@ -112,7 +153,7 @@ class Placement(BaseModel):
     micro_batch_size: int | None = Field(default=None, gt=0, description="examples a forward pass; null: all at once")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
     eval_batch_size: int = Field(default=32, gt=0, description="test problems answered at once")
-    timeout_s: float | None = Field(default=None, gt=0, description="hard limit of one trial")
+    timeout_s: float | None = Field(default=None, gt=0, le=31_536_000, description="hard limit of one trial")
     checkpoint_every_s: float | None = Field(
         default=None, gt=0, description="a killed trial goes on from its last checkpoint; null: from its start"
     )

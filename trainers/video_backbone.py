@@ -238,6 +238,8 @@ def check_video_recipe(spec: BackboneSpec, recipe: TrainRecipe, family: type[Vid
         )
     if recipe.sampler not in family.samplers:
         raise ValueError(f"recipe.sampler = {recipe.sampler}: {spec.name} has {', '.join(family.samplers)}")
+    if recipe.prompt and spec.repo_id.startswith("package:"):
+        raise ValueError(f"recipe.prompt = {recipe.prompt!r}: {spec.name} comes without a text encoder; valid: ''")
     if recipe.guidance_scale != 1 and not recipe.prompt:
         raise ValueError(
             f"recipe.guidance_scale = {recipe.guidance_scale:g}: guidance leads away from the empty prompt, and that "

@@ -10,6 +10,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from trainers.backbone import BackboneSpec
+from trainers.loading import whole_model
 from trainers.precision import QUANTIZED, base_dtype, loading_options
 from trainers.prompt_embeds import prompt_embeds
 from trainers.recipe import TrainRecipe
@@ -69,7 +70,8 @@ def _load_transformer(path: str, spec: BackboneSpec, name: str, recipe: TrainRec
 
     with torch.random.fork_rng(devices=[]):  # also loading draws weights, before those of the file replace them
         if spec.pretrained:
-            transformer = WanTransformer3DModel.from_pretrained(
+            transformer = whole_model(
+                WanTransformer3DModel,
                 path,
                 subfolder=name,
                 revision=spec.revision,
@@ -93,8 +95,13 @@ def load_image_encoder(path: str, revision: str | None) -> tuple[Any, Any]:
     import transformers
 
     options: dict[str, Any] = {"revision": revision or "main"}
-    image_encoder = transformers.CLIPVisionModel.from_pretrained(
-        path, subfolder="image_encoder", use_safetensors=True, dtype=torch.float32, **options
+    image_encoder = whole_model(
+        transformers.CLIPVisionModel,
+        path,
+        subfolder="image_encoder",
+        use_safetensors=True,
+        dtype=torch.float32,
+        **options,
     )
     processor_class = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
     return image_encoder, processor_class.from_pretrained(path, subfolder="image_processor", **options)

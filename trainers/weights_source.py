@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import queue
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ Result = TypeVar("Result")
 
 HUB_TIMEOUT_S = 4.0
 """Longest wait for an answer of the hub."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 CONFIG_FILES = ("model_index.json", "config.json", "transformer/config.json")
 """One of these is in every folder of weights: diffusers' pipelines, transformers' models, and the parts of a pipeline
 that we load one by one (which leave no ``model_index.json`` in the hub's cache)."""
@@ -202,7 +204,36 @@ def _fault(spec: BackboneSpec) -> str:
     if ":" in spec.repo_id and not spec.repo_id.startswith("package:") and not Path(spec.repo_id).is_absolute():
         assert ask_family is not None, f"only the family can say where {spec.repo_id} is"
         return ""
-    return folder_fault(Path(weights_path(spec.repo_id)), pretrained=spec.pretrained)
+    folder = Path(weights_path(spec.repo_id))
+    return folder_fault(folder, pretrained=spec.pretrained) or _wrong_folder(folder, spec, family)
+
+
+def _wrong_folder(folder: Path, spec: BackboneSpec, family: Any) -> str:
+    """Why a local folder is none of the family's, or cannot be read; empty when nothing speaks against it."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in [folder / "model_index.json", folder / "config.json", *sorted(folder.glob("*/config.json"))]:
+        if file.is_file():
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                return f"{file} is no JSON"
+    is_text = spec.family in ("language", "vision_language")
+    index = folder / ("config.json" if is_text else "model_index.json")
+    content = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    found = (content.get("architectures") or [""])[0] if is_text else content.get("_class_name", "")
+    wanted = getattr(family, "ARCHITECTURES", "")
+    if found and wanted and not re.search(wanted, found):
+        return f"{folder} holds a {found}, which is no model of the family {spec.name.split('/', 1)[0]} ({wanted})"
+    if is_text and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"{folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}"
+    for file in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{file} cannot be read: {error}"
+    return ""
 
 
 def _fault_of_hub_repository(spec: BackboneSpec) -> str:

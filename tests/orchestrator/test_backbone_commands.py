@@ -3,9 +3,11 @@
 import io
 import socket
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from orchestrator import backbone_commands, sweep
 from orchestrator.backbone_commands import parameters, unavailable
@@ -162,7 +164,8 @@ def test_a_weights_folder_brings_what_the_hub_does_not(tmp_path):
     (fault,) = unavailable(expand(load_sweep(path)))
     assert "is no folder of weights" in fault
     (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_text("weights")
+    (model / "tokenizer.json").write_text("{}")
+    save_file({"weights": np.zeros(1)}, model / "model.safetensors")
     assert unavailable(expand(load_sweep(path))) == []
 
 

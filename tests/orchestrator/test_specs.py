@@ -107,6 +107,17 @@ def test_axes_run_every_combination_on_trained_backbones(load):
     assert len({trial.trial_id for trial in varied}) == len(varied)
 
 
+def test_axes_leave_out_what_a_backbone_fixes_or_ignores(load):
+    text = BASE.replace("cogvideox/tiny", "{cogvideox/tiny: {recipe: {max_steps: 7}}}")
+    varied = expand(load(text + "axes: {max_steps: [5, 6], decoding: [free, json], num_inference_steps: [1, 2]}"))
+    found = {}
+    for trial in varied:
+        recipe = trial.recipe
+        found.setdefault(trial.backbone, set()).add((recipe.max_steps, recipe.decoding, recipe.num_inference_steps))
+    assert found["cogvideox/tiny"] == {(7, "free", 1), (7, "free", 2)}
+    assert found["causal_lm/tiny"] == {(n, how, 50) for n in (5, 6) for how in ("free", "json")}
+
+
 def test_any_repository_of_a_family_is_a_backbone(load):
     text = BASE.replace("causal_lm/tiny", "causal_lm/org/model@abc123, causal_lm//data/model")
     found = {trial.backbone: trial for trial in expand(load(text))}
@@ -336,6 +347,18 @@ WRONG = {
     "axis": (BASE + "axes: {max_step: [1]}\n", "axes: unknown recipe field 'max_step'; did you mean 'max_steps'?"),
     "axis value": (BASE + "axes: {max_steps: [1, 0]}\n", "axes: max_steps = 0: input should be greater than 0"),
     "axis twice": (BASE + "axes: {learning_rate: [1e-4, 0.0001]}\n", "axes: learning_rate: 0.0001 is there twice"),
+    "axis of another family": (
+        BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {axes: {sampler: [own]}}}]"),
+        "axes.sampler: means nothing to causal_lm/tiny",
+    ),
+    "axis and own recipe": (
+        BASE.replace("causal_lm/tiny]", "{causal_lm/tiny: {recipe: {top_k: 3}, axes: {top_k: [1]}}}]"),
+        "axes.top_k: the recipe of causal_lm/tiny fixes top_k",
+    ),
+    "axes are a list": (BASE + "axes: [max_steps]\n", "axes = ['max_steps']: input should be a mapping"),
+    "yes as a number": (BASE + "placement: {timeout_s: true}\n", "timeout_s = true: expected a value, got a yes or no"),
+    "too many sampling steps": (BASE + "recipe: {num_inference_steps: 1001}\n", "recipe.num_inference_steps = 1001:"),
+    "prompt without encoder": (BASE + "recipe: {prompt: a cat}\n", "recipe.prompt = 'a cat': cogvideox/tiny comes"),
     "no axis": (BASE + "axes: {max_steps: []}\n", "axes: max_steps: expected a list of values"),
     "axis and task": (
         BASE.replace("- life", "- life: {recipe: {max_steps: 3}}") + "axes: {max_steps: [1, 2]}\n",

@@ -1,17 +1,21 @@
 """Where weights come from, and the one line that is said when they cannot be had. The hub is stood in for."""
 
 import json
+import os
+import shutil
 import socket
 import time
 from email.message import Message
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import constants, errors
+from safetensors.numpy import save_file
 
 from trainers import installed, weights_source
-from trainers.backbone import BackboneSpec, backbone_names, backbone_spec
+from trainers.backbone import BackboneSpec, backbone_names, backbone_spec, weights_path
 from trainers.weights_source import call_within, check_available, folder_fault, local_folder, located
 
 REPO_ID = "Org/Some-Model"
@@ -26,10 +30,11 @@ def spec_of(repo_id=REPO_ID, family="language", **fields):
 def write_model(folder, shards=2):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     names = [f"model-{i}.safetensors" for i in range(shards)]
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: n for n in names}}))
     for name in names:
-        (folder / name).write_text("weights")
+        save_file({"weights": np.zeros(1)}, folder / name)
     return folder
 
 
@@ -37,7 +42,7 @@ def write_pipeline(folder, parts=("transformer", "vae")):
     for part in parts:
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text("{}")
-        (folder / part / "diffusion_pytorch_model.safetensors").write_text("weights")
+        save_file({"weights": np.zeros(1)}, folder / part / "diffusion_pytorch_model.safetensors")
     return folder
 
 
@@ -132,6 +137,8 @@ def test_a_local_folder_has_to_be_whole(tmp_path):
     assert "none of model_index.json, config.json" in fault_of(spec_of(str(folder)))
     (folder / "config.json").write_text("{}")
     assert "holds no weights" in fault_of(spec_of(str(folder)))
+    assert "has no tokenizer" in fault_of(spec_of(str(folder), pretrained=False))
+    (folder / "tokenizer.json").write_text("{}")
     check_available(spec_of(str(folder), pretrained=False))
     write_model(folder)
     check_available(spec_of(str(folder)))
@@ -325,3 +332,30 @@ def test_requirements_come_from_the_checkout_or_else_from_the_metadata(monkeypat
     found = {extra: [requirement.name for requirement in needed] for extra, needed in installed.requirements().items()}
     installed.requirements.cache_clear()
     assert found == {"": ["numpy"], "video": ["av"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "spoil", "expected"),
+    [
+        ("causal_lm", lambda folder: None, ""),
+        ("gemma3", lambda folder: None, "which is no model of the family gemma3"),
+        ("causal_lm", lambda folder: (folder / "config.json").write_text("{"), "is no JSON"),
+        ("causal_lm", lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
+        (
+            "causal_lm",
+            lambda folder: os.truncate(folder / "model.safetensors", 5000),
+            "model.safetensors cannot be read",
+        ),
+    ],
+    ids=["whole", "another family", "no JSON", "no tokenizer", "cut off"],
+)
+def test_a_local_folder_is_looked_through_before_anything_is_spent(tmp_path, family, spoil, expected):
+    folder = tmp_path / "model"
+    shutil.copytree(weights_path("package:qwen3-tiny"), folder)
+    spoil(folder)
+    spec = backbone_spec(f"{family}/{folder}")
+    if not expected:
+        check_available(spec)
+        return
+    with pytest.raises(ValueError, match=expected):
+        check_available(spec)

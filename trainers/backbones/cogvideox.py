@@ -18,6 +18,7 @@ import numpy as np
 
 from trainers.backbone import BackboneSpec, weights_path
 from trainers.cogvideox_diffusion import denoising_loss, padded_latent_frames, sample_latents, sampling_timesteps
+from trainers.loading import whole_model
 from trainers.precision import QUANTIZED, base_dtype, loading_options
 from trainers.prompt_embeds import prompt_embeds
 from trainers.recipe import TrainRecipe
@@ -98,6 +99,8 @@ FLAVORS = [
     ),
 ]
 
+ARCHITECTURES = r"^CogVideoX"
+"""Pipelines of the checkpoints that this family loads, as their ``model_index.json`` names them."""
 INITIALISATION_SEED = 0
 """Of flavours with ``pretrained=False``: one fixed draw of the weights."""
 
@@ -270,7 +273,8 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:
     }
     dtype = base_dtype(recipe)
     if spec.pretrained:
-        transformer = transformer_class.from_pretrained(
+        transformer = whole_model(
+            transformer_class,
             path,
             subfolder="transformer",
             revision=spec.revision,
@@ -281,8 +285,13 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> CogVideoX:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(INITIALISATION_SEED)
             transformer = transformer_class.from_config(config).to(dtype)
-    vae = diffusers.AutoencoderKLCogVideoX.from_pretrained(
-        path, subfolder="vae", revision=spec.revision, use_safetensors=True, torch_dtype=dtype
+    vae = whole_model(
+        diffusers.AutoencoderKLCogVideoX,
+        path,
+        subfolder="vae",
+        revision=spec.revision,
+        use_safetensors=True,
+        torch_dtype=dtype,
     )
     for module in (transformer, vae):
         module.requires_grad_(False).eval()

@@ -24,6 +24,7 @@ from task_generators.problem import Grid, Problem
 from task_generators.render import render
 from task_generators.task import Task
 from trainers.backbone import BackboneSpec, weights_path
+from trainers.loading import whole_model
 from trainers.pictures import picture_style
 from trainers.precision import QUANTIZED, base_dtype, loading_options
 from trainers.recipe import TrainRecipe
@@ -90,6 +91,10 @@ ANY_REPO = BackboneSpec(
 )
 
 
+ARCHITECTURES = r"(ForConditionalGeneration|ForImageTextToText)$"
+"""Of the checkpoints that this family loads, as their ``config.json`` names them."""
+
+
 def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> VisionLanguageModel:
     """Load model and processor onto ``device`` in the recipe's precision, every parameter frozen.
 
@@ -110,7 +115,7 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> VisionLanguage
     processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=spec.revision, backend="pil")
     if spec.pretrained:
         options = loading_options(recipe, "transformers", device)
-        module = AutoModelForImageTextToText.from_pretrained(source, revision=spec.revision, **options)
+        module = whole_model(AutoModelForImageTextToText, source, revision=spec.revision, **options)
     else:
         config = AutoConfig.from_pretrained(source, revision=spec.revision)
         with torch.random.fork_rng(devices=[]):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainers.backbone import BackboneSpec, weights_path
+from trainers.loading import whole_model
 from trainers.ltx_diffusion import (
     CONDITION,
     IMAGE_TO_VIDEO,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
     from trainers.backbone import Batch
 
+ARCHITECTURES = r"^LTX"
+"""Pipelines of the checkpoints that this family loads, as their ``model_index.json`` names them."""
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 PUBLISHED_RECIPE: dict[str, Any] = {
     "learning_rate": 2e-4,
@@ -295,7 +298,8 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> LTX:
     dtype = base_dtype(recipe)
     with torch.random.fork_rng(devices=[]):  # these classes draw weights even where a file then replaces them
         if spec.pretrained:
-            transformer = transformer_class.from_pretrained(
+            transformer = whole_model(
+                transformer_class,
                 path,
                 subfolder="transformer",
                 revision=spec.revision,
@@ -305,8 +309,13 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> LTX:
         else:
             torch.manual_seed(INITIALISATION_SEED)
             transformer = transformer_class.from_config(config).to(dtype)
-        vae = diffusers.AutoencoderKLLTXVideo.from_pretrained(
-            path, subfolder="vae", revision=spec.revision, use_safetensors=True, torch_dtype=dtype
+        vae = whole_model(
+            diffusers.AutoencoderKLLTXVideo,
+            path,
+            subfolder="vae",
+            revision=spec.revision,
+            use_safetensors=True,
+            torch_dtype=dtype,
         )
     for module in (transformer, vae):
         module.requires_grad_(False).eval()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainers.backbone import BackboneSpec, weights_path
+from trainers.loading import whole_model
 from trainers.lora import ALL_LINEAR
 from trainers.precision import base_dtype
 from trainers.recipe import TrainRecipe
@@ -99,6 +100,8 @@ ANY_REPO = BackboneSpec(
     note=BORROWED_RECIPE_NOTE,
 )
 
+ARCHITECTURES = r"^Wan"
+"""Pipelines of the checkpoints that this family loads, as their ``model_index.json`` names them."""
 SECOND_ADAPTER_FILE = "pytorch_lora_weights_transformer_2.safetensors"
 """The low-noise expert's adapter. Not a subfolder's: the pipeline would read the folder's own file in its place."""
 PIPELINE_MULTIPLE_PX = 16
@@ -315,8 +318,13 @@ def load(spec: BackboneSpec, recipe: TrainRecipe, device: str) -> Wan:
     # First, because the text encoder is as large as a transformer: the two are never in memory together.
     embeds = {prompt: embed_prompt(path, spec.revision, prompt, device) for prompt in {"", recipe.prompt}}
     denoiser = load_denoiser(path, spec, recipe, scheduler.config.num_train_timesteps, device)
-    vae: Any = diffusers.AutoencoderKLWan.from_pretrained(
-        path, subfolder="vae", revision=spec.revision, use_safetensors=True, torch_dtype=torch.float32
+    vae: Any = whole_model(
+        diffusers.AutoencoderKLWan,
+        path,
+        subfolder="vae",
+        revision=spec.revision,
+        use_safetensors=True,
+        torch_dtype=torch.float32,
     )
     image_encoder, image_processor = None, None
     if denoiser.experts[0].config.image_dim is not None:
