@@ -168,9 +168,9 @@ def check_memory(trials: Sequence[TrialSpec]) -> Check:
             has = f"{room_gb:.0f} GB of {'RAM are free' if on_cpu else 'a GPU'}"
             faults.append(f"{trial.backbone} needs about {trial.backbone_spec.memory_gb:g} GB, {has}")
     if faults:
-        advice = (
-            "placement: {gradient_checkpointing: true, micro_batch_size: 1, zero_stage: 3}, or recipe: {precision: nf4}"
-        )
+        advice = "placement: {gradient_checkpointing: true, micro_batch_size: 1}"
+        if devices:
+            advice += ", several workers with zero_stage: 3, or recipe: {precision: nf4}"
         return Check("trial memory", "warning", "; ".join(faults), advice)
     return Check("trial memory", "ok", "a training step of every backbone should fit")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.analysis import CURVE, learning_curves
 from trainers.backbone import BackboneSpec, backbone_names, backbone_spec
+from trainers.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 BASELINE_DASHES: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (3, 2)))
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 PANEL_COLUMNS = 3
-PANEL_IN, TOP_IN, TITLE_LINE_IN, LEGEND_ENTRY_IN = 2.9, 0.38, 0.17, 2.1
+PANEL_IN, TOP_IN, TITLE_LINE_IN, LEGEND_ENTRY_IN, LEGEND_CHARACTER_IN = 2.9, 0.38, 0.17, 2.1, 0.07
+PALEST = 0.7
+"""Share of white in the last of several curves of one backbone, which differ in rank or recipe."""
 CAPTION_CHARACTERS_PER_IN = 16.5
 
 
@@ -59,6 +62,23 @@ def look(name: str) -> Look:
     place = models.index(_model(spec))
     marker = MARKERS[place // len(COLORS) % len(MARKERS)]
     return Look(COLORS[place % len(COLORS)], marker, "-" if spec.pretrained else (0, (4, 2)), not spec.pretrained)
+
+
+def _look_among(key: tuple[Any, ...], names: dict[tuple[Any, ...], str]) -> Look:
+    """The look of one curve (backbone, lora_rank, recipe): its backbone's, paler for each one that comes after another
+    of the same backbone, and with another marker."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    how = look(str(key[0]))
+    siblings = [other for other in names if other[0] == key[0]]
+    place = siblings.index(key)
+    if place == 0:
+        return how
+    white = PALEST * place / max(1, len(siblings) - 1)
+    red, green, blue = ((1 - white) * part + white for part in to_rgb(how.color))
+    color = to_hex((red, green, blue))
+    marker = MARKERS[(MARKERS.index(how.marker) + place) % len(MARKERS)] if how.marker in MARKERS else how.marker
+    return replace(how, color=color, marker=marker)
 
 
 def results_table(trials: pd.DataFrame) -> Table:
@@ -116,7 +136,8 @@ def learning_curve_figure(trials: pd.DataFrame) -> Figure:
     caption = _caption(trials, int((width_in - 0.8) * CAPTION_CHARACTERS_PER_IN))
     with mpl.rc_context({"font.size": 10, "svg.hashsalt": "learning_curves", "font.family": "DejaVu Sans"}):
         names = _curve_names(curves)
-        legend_columns = max(1, min(len(names), int(width_in / LEGEND_ENTRY_IN)))
+        entry_in = max(LEGEND_ENTRY_IN, *(0.75 + LEGEND_CHARACTER_IN * len(name) for name in names.values()))
+        legend_columns = max(1, min(len(names), int(width_in / entry_in)))
         legend_in = 0.24 * -(-len(names) // legend_columns)
         caption_in = 0.148 * len(caption)
         bottom_in = 0.62 + legend_in + 0.12 + caption_in + 0.12
@@ -163,7 +184,7 @@ def _draw_panel(
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     for key, curve in _curves_of(curves):
-        name, how = names[key], look(str(curve["backbone"].iloc[0]))
+        name, how = names[key], _look_among(key, names)
         finished = curve[curve["exact_match"].notna()].sort_values("n_train")
         if finished.empty:
             continue
@@ -261,9 +282,15 @@ def _curve_names(curves: pd.DataFrame) -> dict[tuple[Any, ...], str]:
             fields = [json.loads(other[2]) for other in siblings]
             own = json.loads(recipe)
             differing = sorted({name for other in fields for name in other | own if other.get(name) != own.get(name)})
-            extra += [f"{name}={own.get(name, 'default')}" for name in differing]
+            extra += [f"{name}={own.get(name, _default(name))}" for name in differing]
         names[key] = " ".join([backbone, *extra])
     return names
+
+
+def _default(recipe_field: str) -> Any:
+    """What a recipe holds where its row says nothing of the field."""
+    field = TrainRecipe.model_fields.get(recipe_field)
+    return "default" if field is None else field.default
 
 
 def _model(spec: BackboneSpec) -> tuple[str, str]:

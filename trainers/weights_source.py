@@ -221,6 +221,8 @@ def _wrong_folder(folder: Path, spec: BackboneSpec, family: Any) -> str:
     is_text = spec.family in ("language", "vision_language")
     index = folder / ("config.json" if is_text else "model_index.json")
     content = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    if not content and not is_text:  # a pipeline without its index: its transformer names the family
+        content = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     found = (content.get("architectures") or [""])[0] if is_text else content.get("_class_name", "")
     wanted = getattr(family, "ARCHITECTURES", "")
     if found and wanted and not re.search(wanted, found):
