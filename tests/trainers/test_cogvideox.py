@@ -1,7 +1,6 @@
 """Our CogVideoX held against diffusers' own pipeline, on random miniature models of both published generations."""
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from diffusers import (
 
 from task_generators.parse import parse
 from task_generators.problem import Problem, frozen_grid
-from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, render
-from task_generators.task import Task
+from task_generators.render import RenderStyle, render
+from tests.trainers.colours import Colours
 from tests.trainers.tiny_cogvideox import (
     GENERATIONS,
     LATENT_CHANNELS,
@@ -47,23 +46,11 @@ OVERFIT_STEPS = 250
 RECIPE = TrainRecipe(cell_px=4, border_px=0, num_inference_steps=STEPS)
 
 
-class Colours(Task):
-    """Random colours; the answer is the next colour of every cell."""
-
-    palette: ClassVar[Palette] = Palette(ARC_COLORS, ARC_NAMES)
-    style: ClassVar[RenderStyle] = RenderStyle(cell_px=30, border_px=2)
-
-    def generate(self, rng: np.random.Generator) -> Problem:
-        question = rng.integers(0, 10, (4, 6))
-        return Problem(frozen_grid(question), frozen_grid((question + 1) % 10))
-
-
-TASK = Colours()
+TASK = Colours(height=4, width=6)
 
 
 def problems(n: int) -> list[Problem]:
-    drawn = TASK.draw(n, "colours")
-    return [Problem(p.question, p.answer, problem_id=f"colours/{index}") for index, p in enumerate(drawn)]
+    return TASK.problems(n)
 
 
 @pytest.fixture(scope="module")

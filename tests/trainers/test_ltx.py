@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from shutil import copytree, rmtree
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from task_generators.parse import parse
 from task_generators.problem import Problem, frozen_grid
-from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle, render
-from task_generators.task import Task
+from task_generators.render import render
+from tests.trainers.colours import Colours
 from tests.trainers.tiny_ltx import (
     KINDS,
     LATENT_CHANNELS,
@@ -46,23 +45,11 @@ SHAPE = (LATENT_CHANNELS, 2, 4, 8)
 """Of one video's latents: 9 frames of 32 x 64 px."""
 
 
-class Colours(Task):
-    """Random colours; the answer is the next colour of every cell."""
-
-    palette: ClassVar[Palette] = Palette(ARC_COLORS, ARC_NAMES)
-    style: ClassVar[RenderStyle] = RenderStyle(cell_px=30, border_px=2)
-
-    def generate(self, rng: np.random.Generator) -> Problem:
-        question = rng.integers(0, 10, (4, 8))
-        return Problem(frozen_grid(question), frozen_grid((question + 1) % 10))
-
-
-TASK = Colours()
+TASK = Colours(height=4, width=8)
 
 
 def problems(n: int) -> list[Problem]:
-    drawn = TASK.draw(n, "colours")
-    return [Problem(p.question, p.answer, problem_id=f"colours/{index}") for index, p in enumerate(drawn)]
+    return TASK.problems(n)
 
 
 @pytest.fixture(autouse=True)

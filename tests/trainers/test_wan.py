@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from diffusers.pipelines.wan import pipeline_wan_i2v
 from PIL import Image
 
 from task_generators.parse import parse
-from task_generators.problem import Problem, frozen_grid
-from task_generators.render import ARC_COLORS, ARC_NAMES, Palette, RenderStyle
-from task_generators.task import Task
+from task_generators.problem import Problem
+from tests.trainers.colours import Colours
 from tests.trainers.tiny_wan import FLOW_SHIFTS, LATENT_CHANNELS, write_tiny_checkpoint
 from trainers import lora
 from trainers.backbone import BackboneSpec, backbone_spec, check_recipe, flavors
@@ -36,23 +34,11 @@ NUM_FRAMES, STEPS = 5, 4
 RECIPE = TrainRecipe(cell_px=16, border_px=0, num_frames=NUM_FRAMES, num_inference_steps=STEPS)
 
 
-class Colours(Task):
-    """Random colours; the answer is the next colour of every cell."""
-
-    palette: ClassVar[Palette] = Palette(ARC_COLORS, ARC_NAMES)
-    style: ClassVar[RenderStyle] = RenderStyle(cell_px=30, border_px=2)
-
-    def generate(self, rng: np.random.Generator) -> Problem:
-        question = rng.integers(0, 10, (2, 3))
-        return Problem(frozen_grid(question), frozen_grid((question + 1) % 10))
-
-
-TASK = Colours()
+TASK = Colours(height=2, width=3)
 
 
 def problems(n: int) -> list[Problem]:
-    drawn = TASK.draw(n, "colours")
-    return [Problem(p.question, p.answer, problem_id=f"colours/{index}") for index, p in enumerate(drawn)]
+    return TASK.problems(n)
 
 
 def rank_recipe() -> TrainRecipe:
