@@ -10,23 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator import backbone_commands, doctor, task_commands
-from orchestrator.specs import SweepSpec, TrialSpec, check_problems, expand, load_sweep
+from orchestrator import backbone_commands, doctor, plan_commands, task_commands
+from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
 from orchestrator.sweep_entries import LARGEST_INT
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
-
-if TYPE_CHECKING:
-    from orchestrator.results import TrialStatus
 
 LOG_WIDTH = 160
 """Characters a line where the output is no terminal."""
@@ -81,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
             help="overrides a key of the YAML, for instance recipe.learning_rate=2e-4; may be repeated",
         )
 
-    add_sweep(add("plan", _plan, "Check a sweep and count what is to run, done and failed; starts nothing."))
+    sub = add("plan", plan_commands.plan, "Check a sweep and count what is to run, done and failed; starts nothing.")
+    add_sweep(sub)
 
     sub = add("run", _run, "Run what is missing. Trials that failed before run again, unless --skip-failed.")
     add_sweep(sub)
@@ -89,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--skip-failed", action="store_true", help="leave trials that failed before as they are")
     sub.add_argument("--quiet", action="store_true", help="no progress and no results, errors only")
 
-    add_sweep(add("status", _status, "Say how far a sweep is, and what failed."))
+    sub = add("status", plan_commands.status, "Say how far a sweep is, and what failed.")
+    add_sweep(sub)
 
     sub = add("report", _report, "Print the results and draw the learning curves; also of a sweep that still runs.")
     sub.add_argument("source", metavar="SWEEP.yaml|RESULTS", help="a sweep, or a results folder or URI")
@@ -151,25 +148,14 @@ def _add_params(sub: argparse.ArgumentParser) -> None:
 # --- sweeps
 
 
-def _plan(arguments: argparse.Namespace, console: Console) -> int:
-    sweep, trials, states = _read(arguments)
-    not_done = [trial for trial in trials if _state(trial, states) != "done"]
-    check_problems(not_done)
-    for fault in backbone_commands.unavailable(not_done):  # no error: a laptop may plan what a cluster runs
-        _show_warning(fault)
-    _print_counts(console, sweep, trials, states)
-    console.print(f"{len(not_done)} of {len(trials)} trials to run: sweep run {arguments.sweep}", highlight=False)
-    return 0
-
-
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     from orchestrator import results
 
-    sweep, trials, states = _read(arguments)
+    sweep, trials, states = plan_commands.read(arguments)
     skipped = {"done", "failed"} if arguments.skip_failed else {"done"}
-    missing = [trial for trial in trials if _state(trial, states) not in skipped]
+    missing = [trial for trial in trials if plan_commands.state_of(trial, states) not in skipped]
     if not missing:
-        left = sum(_state(trial, states) == "failed" for trial in trials)
+        left = sum(plan_commands.state_of(trial, states) == "failed" for trial in trials)
         ended = f"{len(trials) - left} trials are done" + (f", {left} failed before and are skipped" if left else "")
         console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
@@ -178,7 +164,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     backbone_commands.check_weights(missing)
     results.check_writable(sweep.results_uri)
     if not arguments.quiet:
-        again = sum(_state(trial, states) == "failed" for trial in missing)
+        again = sum(plan_commands.state_of(trial, states) == "failed" for trial in missing)
         console.print(
             f"{sweep.name}: {len(missing)} of {len(trials)} trials to run"
             + (f", {again} of them failed before" if again else "")
@@ -201,29 +187,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if outcome.failed:
         print(f"{outcome.failed} trials failed, see: sweep status {arguments.sweep}", file=sys.stderr)
     return outcome.exit_status
-
-
-def _status(arguments: argparse.Namespace, console: Console) -> int:
-    sweep, trials, states = _read(arguments)
-    _print_counts(console, sweep, trials, states)
-    counts = Counter(_state(trial, states) for trial in trials)
-    console.print(
-        f"{counts['done']} of {len(trials)} trials done, {counts['failed']} failed, {counts['to run']} not run yet. "
-        f"Tables: {sweep.results_uri}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    failed = [trial for trial in trials if _state(trial, states) == "failed"]
-    if failed:
-        from orchestrator import results
-
-        rows = results.read_trials(sweep.results_uri, {trial.trial_id for trial in failed}).set_index("trial_id")
-        for trial in failed:
-            row = rows.loc[trial.trial_id]
-            last_line = (row["error"] or "").strip().splitlines()[-1:]
-            text = f"  {row['error_kind']}: {trial.label()}: {' '.join(last_line)} (attempts: {row['attempts']})"
-            console.print(Text(text, style="red"), soft_wrap=True)
-    return 0
 
 
 def _report(arguments: argparse.Namespace, console: Console) -> int:
@@ -268,45 +231,6 @@ def _compact(arguments: argparse.Namespace, console: Console) -> int:
     merged = results.compact(arguments.results)
     console.print(", ".join(f"{table}: {count} files merged" for table, count in merged.items()), highlight=False)
     return 0
-
-
-def _read(arguments: argparse.Namespace) -> tuple[SweepSpec, list[TrialSpec], dict[str, TrialStatus]]:
-    from orchestrator import results
-
-    sweep = load_sweep(arguments.sweep, arguments.set)
-    return sweep, expand(sweep), results.trial_states(sweep.results_uri)
-
-
-def _state(trial: TrialSpec, states: dict[str, TrialStatus]) -> str:
-    status = states.get(trial.trial_id)
-    return "to run" if status is None else status.state.value
-
-
-def _print_counts(
-    console: Console, sweep: SweepSpec, trials: Sequence[TrialSpec], states: dict[str, TrialStatus]
-) -> None:
-    from orchestrator.analysis import MAX_VARIANTS, variants_label
-
-    labels: dict[str, set[str]] = {}
-    for trial in trials:
-        labels.setdefault(trial.task.name, set()).add(trial.task.label())
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for trial in trials:
-        of_name = len(labels[trial.task.name])
-        label = trial.task.label() if of_name <= MAX_VARIANTS else variants_label(trial.task.name, of_name)
-        counts.setdefault((trial.backbone, label), Counter())[_state(trial, states)] += 1
-    table = Table(title=f"{sweep.name}: {len(trials)} trials", title_justify="left")
-    for name in ("backbone", "task"):
-        table.add_column(name)
-    for name in ("to run", "done", "failed"):
-        table.add_column(name, justify="right")
-    for (backbone, task), count in counts.items():
-        failed = Text(str(count["failed"]), style="red" if count["failed"] else "")
-        table.add_row(backbone, task, str(count["to run"]), str(count["done"]), failed)
-    total = sum(counts.values(), Counter())
-    table.add_section()
-    table.add_row("all", "", str(total["to run"]), str(total["done"]), str(total["failed"]), style="bold")
-    console.print(table)
 
 
 def _show_warning(message: Warning | str, *rest: Any) -> None:

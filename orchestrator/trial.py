@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from orchestrator import results
 from orchestrator.backbone_cache import BackboneCache
 from orchestrator.checkpoints import ResultsCheckpoints
+from orchestrator.failures import classify
 from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
@@ -40,13 +41,10 @@ from trainers.checkpoint import Checkpoints
 from trainers.engine import DEEPSPEED_STAGE_ON_SEVERAL_WORKERS, leave_process_group
 from trainers.evaluate import Prediction, evaluate, summarise
 from trainers.latent_store import LatentStore
-from trainers.out_of_memory import TrainingOutOfMemoryError, free_memory, is_out_of_memory
+from trainers.out_of_memory import TrainingOutOfMemoryError, free_memory
 from trainers.recipe import TrainRecipe
 from trainers.train import LossRow, train
 from trainers.weights_source import check_available, located
-
-if TYPE_CHECKING:
-    pass
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total) with the phases ``load``, ``train``, ``evaluate``."""
@@ -234,18 +232,6 @@ def failed_result(
         error="\n".join(lines),
         finished_at=datetime.now(UTC),
     )
-
-
-def classify(error: BaseException) -> str:
-    """The ``error_kind`` of an error: its own attribute of that name, or one of a few words by what it is."""
-    own = getattr(error, "error_kind", None)
-    if isinstance(own, str):
-        return own
-    text = str(error).lower()
-    if is_out_of_memory(error) or "out of memory" in text:
-        return "out_of_memory"
-    kinds = {TimeoutError: "timeout", OSError: "file_system", ValueError: "bad_spec", AssertionError: "assertion"}
-    return next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "error")
 
 
 def _row(spec: TrialSpec, execution: Execution, state: TrialState) -> TrialResult:

@@ -9,7 +9,8 @@ import torch
 from diffusers import CogVideoXImageToVideoPipeline
 from peft import PeftModel
 
-from orchestrator import results, sweep
+from orchestrator import results
+from orchestrator.sweep import runner as sweep
 from orchestrator.specs import SweepSpec, expand
 from task_generators.problem import Split
 from task_generators.splits import draw_problems

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator import results, sweep
+from orchestrator import results
+from orchestrator.sweep import runner as sweep
 from orchestrator.specs import SweepSpec, expand
 from orchestrator.trial import run_trial
 

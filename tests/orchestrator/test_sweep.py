@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator import results, sweep, sweep_worker
+from orchestrator import results
+from orchestrator.sweep import runner as sweep
 from orchestrator.specs import SweepSpec, expand
+from orchestrator.sweep import worker as sweep_worker
 from orchestrator.tables import TrialState
 from orchestrator.trial import run_trial
 

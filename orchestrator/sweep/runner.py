@@ -1,7 +1,7 @@
 """Running a sweep: what is missing in the tables goes to Ray Tune, trial by trial, on warm workers.
 
 Resume is a set difference over the tables; Tune's own experiment state lies in a temporary folder and is never read
-again. Only this file and ``sweep_worker.py`` import ray.
+again. Only this folder imports ray.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.console import Console
 from orchestrator import results
 from orchestrator.progress import Progress
 from orchestrator.specs import SweepSpec, TrialSpec
-from orchestrator.sweep_worker import Assignment, Job, TrialWorker, bundles
+from orchestrator.sweep.worker import Assignment, Job, TrialWorker, bundles
 from orchestrator.tables import TrialState, new_run_id
 from orchestrator.trial import Execution, failed_result, timeout_error
 
@@ -305,7 +305,7 @@ def node_resources(address: str) -> list[dict[str, float]]:
 
 def _make_importable_in_workers() -> None:
     """A Ray started here inherits this environment: let its workers find this very checkout, installed or not."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
