@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from trainers.out_of_memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from orchestrator.results import TrialStatus
 
 TRANSIENT: dict[str, int | None] = {
     "node_died": None,
@@ -16,6 +21,17 @@ TRANSIENT: dict[str, int | None] = {
 }
 """Kinds that are not the trial's fault, and how often one run of a sweep retries a trial for each; None: for ever. What
 is lost with its node says nothing of the trial; a process that dies alone may well be killed by its trial."""
+
+ERROR_KINDS = (
+    *TRANSIENT,
+    "out_of_memory",
+    "timeout",
+    "non_finite_loss",
+    "bad_spec",
+    "assertion",
+    "error",
+)
+"""What the column ``error_kind`` may say. ``error`` is any other."""
 
 _CONNECTION = re.compile(
     r"connection (?:reset|closed|refused|aborted)|broken pipe|socket (?:timeout|closed)|remote process exited"
@@ -28,6 +44,16 @@ _CONNECTION = re.compile(
 def is_transient(error_kind: str | None) -> bool:
     """Whether a trial that failed so may well end the next time."""
     return error_kind in TRANSIENT
+
+
+def is_to_run(status: TrialStatus | None, retry_failed: Collection[str] | None) -> bool:
+    """Whether a trial is to run, by what its row says: it has none, or one of a failure of a kind in ``retry_failed``.
+
+    None retries every kind.
+    """
+    if status is None:
+        return True
+    return status.state == "failed" and (retry_failed is None or status.error_kind in retry_failed)
 
 
 def classify(error: BaseException) -> str:

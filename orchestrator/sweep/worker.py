@@ -9,9 +9,10 @@ would start it; rank 0 writes.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,59 +22,60 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import results
+from orchestrator.failures import TRANSIENT, classify, signature
 from orchestrator.specs import TrialSpec
+from orchestrator.sweep.cluster import shape
 from orchestrator.tables import TrialResult, TrialState
+from orchestrator.trial_queue import Assignment, Chunk
 
 START_BARRIER_S = 30.0
 """Longest wait of a new worker for the others of its kind to start."""
+RANK_PING_S = 2.0
+_NODE_DIED = re.compile(r"node (?:has|had) died|node was (?:terminated|drained)|node is dead", re.IGNORECASE)
+"""Ray says it in words only."""
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """One trial that is to run: its spec, the name of this execution, how often it was started (this time included)."""
-
-    spec: TrialSpec
-    bundles: tuple[dict[str, float], ...]
-    run_id: str
-    attempts: int
-
-    @property
-    def shape(self) -> str:
-        """The same text for assignments that the same workers can run."""
-        return ";".join(
-            ",".join(f"{name}:{amount:g}" for name, amount in sorted(bundle.items())) for bundle in self.bundles
-        )
+RunTrial = Callable[..., TrialResult]
+"""Called as ``orchestrator.trial.run_and_record``."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything workers need to know of a sweep, shipped to each once. Tune's configs are indices of its list."""
+    """What workers need to know of a sweep, shipped to each once."""
 
     name: str
     sweep: str
     results_uri: str
-    assignments: Sequence[Assignment]
-    workers_at_start: dict[str, int]
-    """How many workers of each resource shape find room at the start, by ``Assignment.shape``."""
+    run: RunTrial
+    """What runs a trial and records its rows: ``run_and_record`` but for benchmarks and tests."""
 
 
-def bundles(spec: TrialSpec, gpus_per_worker: float) -> tuple[dict[str, float], ...]:
-    """The trial's placement group: the Tune actor's bundle first, which is empty where it only waits for ranks."""
-    worker = {"CPU": spec.placement.cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
-    count = spec.placement.num_workers
-    return (worker,) if count == 1 else ({}, *[worker] * count)
+class Work:
+    """A chunk as Tune's configs carry it: Tune prints, flattens and copies what is in them."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+
+    def __repr__(self) -> str:
+        return f"{len(self.chunk.assignments)} trials"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Work:
+        return self  # the driver asks which chunk a result belongs to by identity
+
+
+class SpoiltWorkerError(RuntimeError):
+    """A trial failed in a way after which its process is not to be trusted; Tune starts another one."""
 
 
 class TrialWorker(tune.Trainable):
-    """Runs the trial at ``config["index"]``, then, re-used by Tune, the next one. One ``step`` is one whole trial."""
+    """Runs the trials of a chunk, then, re-used by Tune, those of the next. One ``step`` is one whole trial."""
 
     def setup(self, config: dict[str, Any], job: Job | None = None) -> None:
         """Called once an actor: wait for the others of this kind, or the first one up would take every trial."""
         assert job is not None, "shipped by tune.with_parameters"
         self._job = job
-        self._index: int = config["index"]
         self._ranks: list[Any] = []
-        cpus = self._assignment.spec.placement.cpus_per_worker
+        self._begin(config)
+        cpus = self._chunk.assignments[0].spec.placement.cpus_per_worker
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))  # read once, when torch is imported below
         import torch  # noqa: F401  # seconds: not to be counted as part of the first trial
 
@@ -81,28 +83,61 @@ class TrialWorker(tune.Trainable):
 
         self._trial = trial
         self._cache = trial.BackboneCache()
-        _wait_for_others(job, self._assignment.shape)
+        _wait_for_others(job, shape(self._chunk.bundles))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial on the warm actor."""
-        self._index = new_config["index"]
+        """Take the next chunk on the warm actor."""
+        self._begin(new_config)
         return True
 
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._chunk: Chunk = config["work"].chunk
+        self._place = 0
+        self._spoilt = False
+
     def step(self) -> dict[str, Any]:
-        """Run the trial to its row. An error of the spec's own making keeps this worker; any other ends it."""
-        assignment = self._assignment
+        """Run the chunk's next trial to its row, and say how it ended."""
+        if self._spoilt:
+            raise SpoiltWorkerError("the trial before failed and may have spoilt this process")
+        assignment = self._chunk.assignments[self._place]
+        self._place += 1
         started = time.perf_counter()
-        execution = self._trial.Execution.begin(self._job.sweep, assignment.attempts, assignment.run_id)
+        ending: dict[str, Any]
         try:
-            if assignment.spec.placement.num_workers > 1:
-                result = self._run_on_ranks(assignment, execution)
-            else:
-                result = self._trial.run_and_record(
-                    assignment.spec, self._job.results_uri, backbone_cache=self._cache, execution=execution
-                )
-        except ValueError as error:
-            return self._report(TrialState.FAILED, started, f"{self._trial.classify(error)}: {error}")
-        return self._report(TrialState.DONE, started, f"exact_match={result.metrics['exact_match']:.3f}")
+            result = self._run(assignment)
+            # Only numbers that say something of the answers, and under names that are none of Tune's own.
+            ending = {"state": TrialState.DONE.value, "metrics": dict(result.metrics)}
+            ending["detail"] = f"exact_match={result.metrics.get('exact_match', float('nan')):.3f}"
+        except Exception as error:
+            ending = self._failure(assignment, error)
+        last = self._place == len(self._chunk.assignments)
+        ending |= {"run_id": assignment.run_id, "elapsed_s": time.perf_counter() - started}
+        return ending | {"done": last and not self._spoilt}
+
+    def _run(self, assignment: Assignment) -> TrialResult:
+        execution = self._trial.Execution.begin(
+            self._job.sweep, assignment.attempts, assignment.run_id, assignment.retries
+        )
+        if assignment.spec.placement.num_workers > 1:
+            return self._run_on_ranks(assignment, execution)
+        return self._job.run(
+            assignment.spec,
+            self._job.results_uri,
+            backbone_cache=self._cache,
+            execution=execution,
+            without_a_row=assignment.retried,
+        )
+
+    def _failure(self, assignment: Assignment, error: Exception) -> dict[str, Any]:
+        """What the driver is told of a failure: whether its row is written, and whether it may pass."""
+        kind = classify(error)
+        detail = f"{kind}: {error}".splitlines()[0]
+        if kind in TRANSIENT:
+            # Ranks were ended, files are whole or not there: this process is as good as before.
+            passing_kind = kind if kind in assignment.retried else ""
+            return {"state": TrialState.FAILED.value, "detail": detail, "passing_kind": passing_kind}
+        self._spoilt = not isinstance(error, ValueError) and assignment.spec.placement.num_workers == 1
+        return {"state": TrialState.FAILED.value, "detail": detail, "signature": signature(error)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial is its row. Tune asks for this when a trial ends, and the default raises."""
@@ -113,14 +148,6 @@ class TrialWorker(tune.Trainable):
     def cleanup(self) -> None:
         """End the rank actors."""
         self._end_ranks()
-
-    @property
-    def _assignment(self) -> Assignment:
-        return self._job.assignments[self._index]
-
-    def _report(self, state: TrialState, started: float, detail: str) -> dict[str, Any]:
-        elapsed_s = time.perf_counter() - started
-        return {"done": True, "state": state.value, "elapsed_s": elapsed_s, "detail": detail}
 
     def _run_on_ranks(self, assignment: Assignment, execution: Any) -> TrialResult:
         """Every rank's trial to rank 0's result; ranks that run out of memory start anew with half the micro-batch."""
@@ -138,16 +165,32 @@ class TrialWorker(tune.Trainable):
                     raise self._trial.timeout_error(spec)
                 return result
             except Exception as error:
+                cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raised
+                # A rank that lost its partner may say so before Ray says that the partner is dead.
+                if classify(cause) == "connection":
+                    cause = self._death_of_a_rank() or cause
                 # The other ranks wait for the one that failed, maybe in native code: nothing but their end stops them.
                 self._end_ranks()
-                cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raised
                 smaller = getattr(cause, "smaller_micro_batch_size", None)
                 if smaller is None:
-                    kind = "worker_died" if isinstance(cause, ray.exceptions.RayActorError) else None
-                    results.write(uri, self._trial.failed_result(spec, execution, cause, kind))
+                    if isinstance(cause, ray.exceptions.RayActorError):
+                        cause = died_error(cause)
+                    if classify(cause) not in assignment.retried:
+                        results.write(uri, self._trial.failed_result(spec, execution, cause))
                     raise cause from None
             placement = spec.placement.model_copy(update={"micro_batch_size": smaller})
             spec = spec.model_copy(update={"placement": placement})
+
+    def _death_of_a_rank(self) -> Exception | None:
+        """The error of a rank whose process is gone; None when all live."""
+        answers = [rank.__ray_ready__.remote() for rank in self._ranks]
+        answered, _ = ray.wait(answers, num_returns=len(answers), timeout=RANK_PING_S)  # those at work are silent
+        for answer in answered:
+            try:
+                ray.get(answer)
+            except ray.exceptions.RayActorError as error:
+                return error
+        return None
 
     def _end_ranks(self) -> None:
         for rank in self._ranks:
@@ -191,6 +234,23 @@ class RankActor:
         return result
 
 
+def died_error(error: ray.exceptions.RayActorError) -> Exception:
+    """Ray's word for a process that is gone, as an error of ours with an ``error_kind``."""
+    if error.preempted:
+        return WorkerGoneError("preempted", "the node was preempted")
+    if _NODE_DIED.search(str(error)):
+        return WorkerGoneError("node_died", "the node of the worker died")
+    return WorkerGoneError("worker_died", "the worker process died; the operating system ends it when memory runs out")
+
+
+class WorkerGoneError(RuntimeError):
+    """A worker process that ran (a part of) a trial is gone; ``error_kind`` says with what."""
+
+    def __init__(self, error_kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.error_kind = error_kind
+
+
 def _start_ranks(spec: TrialSpec) -> list[Any]:
     group = ray.util.get_current_placement_group()
     assert group is not None, "Tune runs a trial in a placement group"
@@ -224,19 +284,26 @@ def _first_result(pending: list[Any], deadline: float | None) -> TrialResult | N
     return result
 
 
-def _wait_for_others(job: Job, shape: str) -> None:
-    """Return once as many workers of this shape have started as find room, or one of them has waited long enough.
+def expected_key(job: Job, worker_shape: str) -> bytes:
+    """Under which the driver says how many workers of a shape it has asked for at the start."""
+    return f"{job.name}/expected/{worker_shape}".encode()
+
+
+def _wait_for_others(job: Job, worker_shape: str) -> None:
+    """Return once the workers of this shape that the driver asked for at first have started, or one of them has waited
+    long enough.
 
     Without it, trials shorter than a worker's start all go to the first worker: Tune hands a free actor the next trial
     before it lets another actor start.
     """
-    prefix = f"{job.name}/{shape}/"
-    opened = f"{prefix}open".encode()
+    prefix = f"{job.name}/{worker_shape}/"
+    opened, expected = f"{prefix}open".encode(), expected_key(job, worker_shape)
     internal_kv._internal_kv_put(f"{prefix}{os.uname().nodename}-{os.getpid()}".encode(), b"1")
     deadline = time.monotonic() + START_BARRIER_S
     while not internal_kv._internal_kv_exists(opened):
+        count = internal_kv._internal_kv_get(expected)
         arrived = len(internal_kv._internal_kv_list(prefix.encode()))
-        if arrived >= job.workers_at_start.get(shape, 1) or time.monotonic() > deadline:
+        if (count is not None and arrived >= int(count)) or time.monotonic() > deadline:
             internal_kv._internal_kv_put(opened, b"1")
             return
         time.sleep(0.02)

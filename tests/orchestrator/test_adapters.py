@@ -10,8 +10,9 @@ from diffusers import CogVideoXImageToVideoPipeline
 from peft import PeftModel
 
 from orchestrator import results
-from orchestrator.sweep import runner as sweep
 from orchestrator.specs import SweepSpec, expand
+from orchestrator.sweep import cluster
+from orchestrator.sweep import run as run_sweep
 from task_generators.problem import Split
 from task_generators.splits import draw_problems
 from trainers import lora
@@ -29,8 +30,8 @@ RANK, ALPHA = 2, 8
 def local_ray():
     patch = pytest.MonkeyPatch()
     patch.delenv("RAY_ADDRESS", raising=False)
-    patch.setattr(sweep.os, "cpu_count", lambda: 2)
-    for name, value in sweep.QUIET_TUNE.items():
+    patch.setattr(cluster.os, "cpu_count", lambda: 2)
+    for name, value in cluster.QUIET_TUNE.items():
         patch.setenv(name, value)
     patch.setenv("PYTHONPATH", os.fspath(Path(__file__).resolve().parents[2]))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -94,7 +95,7 @@ def trials_of(placement):
 def test_stock_libraries_load_them_with_the_same_output(tmp_path, by_plain_torch, zero_stage):
     spec = sweep_of({"num_workers": 2, "zero_stage": zero_stage, "keep_adapters": True}, tmp_path)
     trials = expand(spec)
-    outcome = sweep.run(spec, trials, quiet=True)
+    outcome = run_sweep(spec, trials, quiet=True)
     assert (outcome.done, outcome.failed) == (2, 0)
     rows = results.read_trials(tmp_path).set_index("trial_id")
     for trial in trials:
