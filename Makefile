@@ -4,13 +4,14 @@
 # make lint         ruff and mypy
 # make bench-tasks  how fast the tasks are, beside the published reference
 # make bench-train  our LoRA step and whole trials beside the loop that a user of the libraries would write
+# make bench-sweep  what scheduling costs, beside plain Ray Tune and a bare pool of actors
 # make verify-tasks 10,000 problems of every task, each checked by code apart from its generator
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test smollm2 lint bench-tasks bench-train verify-tasks format clean help
+.PHONY: quickstart test smollm2 lint bench-tasks bench-train bench-sweep verify-tasks format clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -46,6 +47,9 @@ bench-tasks: $(INSTALLED)
 
 bench-train: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train
+
+bench-sweep: $(INSTALLED)
+	$(BIN)/python -m benchmarks.sweep
 
 verify-tasks: $(INSTALLED)
 	$(BIN)/python benchmarks/verify_tasks.py

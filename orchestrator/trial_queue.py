@@ -6,8 +6,8 @@ Ray-free, so that every rule can be tried without a cluster:
   that driver has ended it, or is dead.
 - **Warm.** A worker that comes back gets trials of the backbone it holds, as long as there are any; then those of the
   backbone with the most work left for each worker that is at it.
-- **Balanced.** Of a backbone's tasks the one with the longest trials comes first, so that no long trial is left alone
-  at the end.
+- **Balanced.** Of a backbone's tasks, once each was tried, the one with the longest trials comes first, so that no long
+  trial is left alone at the end.
 - **Chunks.** Trials known to be short are handed out several at once: scheduling costs milliseconds a chunk.
 - **Retries.** What failed for a passing reason comes back after a growing wait; what failed for its own is over.
 """
@@ -306,9 +306,16 @@ class TrialQueue:
         return CHUNK_S if known is None else known
 
     def _longest_task(self, key: WarmKey, work: _Work) -> tuple[float, deque[TrialSpec]] | None:
-        """The task with the longest of the waiting trials: seconds of one, and those trials."""
-        tasks = [(self._trial_s(key, task, trials), trials) for task, trials in work.by_task.items() if trials]
-        return max(tasks, key=lambda found: found[0]) if tasks else None
+        """A task of which nothing is known, else that with the longest trials: seconds of one, and those that wait."""
+        tasks = [(task, trials) for task, trials in work.by_task.items() if trials]
+        if not tasks:
+            return None
+        seconds = {task: self._trial_s(key, task, trials) for task, trials in tasks}
+        task, trials = max(tasks, key=lambda item: (not self._is_known(key, *item), seconds[item[0]]))
+        return seconds[task], trials
+
+    def _is_known(self, key: WarmKey, task: str, trials: deque[TrialSpec]) -> bool:
+        return (key, task) in self._took or self._seconds(trials[0]) is not None
 
     def _cut(self, key: WarmKey, work: _Work, num_workers: int) -> list[TrialSpec]:
         """Take the next trials of a kind off the queue: about ``CHUNK_S`` of work, less towards the end."""
