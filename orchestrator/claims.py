@@ -33,6 +33,9 @@ LEASE_S = 60.0
 PATIENCE_S = 1.0
 """How long a driver waits for another to let go of what both ask for; then it leaves it for now."""
 FORGET_AFTER_LEASES = 10
+WORKERS_OUTLIVE_S = 3.0
+"""So long may the workers of a driver that was killed go on, and write the row that they are at: Ray's look about once
+a second whether to. What it held is free after that."""
 
 
 @dataclass
@@ -41,6 +44,8 @@ class _Other:
 
     document: dict[str, Any]
     beat_seen_at: float
+    gone_at: float | None = None
+    """When its process was first seen to be gone; long ago where it was never seen alive."""
 
     def ids(self, kind: str) -> set[str]:
         return set(self.document[kind])
@@ -141,7 +146,10 @@ class Claims:
             "asked": sorted(self._asked),
             "process": _process(os.getpid()),
         }
-        put_bytes(self._folder, self._root, f"{self._name}.json", json.dumps(document).encode())
+        try:
+            put_bytes(self._folder, self._root, f"{self._name}.json", json.dumps(document).encode())
+        except OSError:
+            return  # as a full disk: then no rows are written either, and the next beat comes soon
         self._written_at = self._monotonic()
 
     def _look(self) -> None:
@@ -149,7 +157,11 @@ class Claims:
         now = self._looked_at = self._monotonic()
         selector = pyarrow.fs.FileSelector(self._root, allow_not_found=True)
         seen: dict[str, _Other] = {}
-        for info in self._folder.fs.get_file_info(selector):
+        try:
+            infos = self._folder.fs.get_file_info(selector)
+        except OSError:
+            return  # what was known of the others stays; their leases run on
+        for info in infos:
             name = info.base_name.removesuffix(".json")
             if name == self._name or info.base_name.startswith(".") or not info.base_name.endswith(".json"):
                 continue
@@ -158,12 +170,18 @@ class Claims:
                 continue
             before = self._others_and_dead.get(name)
             beat_seen_at = before.beat_seen_at if before and before.document["beat"] == document["beat"] else now
-            seen[name] = _Other(document, beat_seen_at)
+            gone_at = before.gone_at if before else float("-inf")
+            if not _is_gone(document["process"]):
+                gone_at = None
+            elif gone_at is None:
+                gone_at = now
+            seen[name] = _Other(document, beat_seen_at, gone_at)
         self._others_and_dead = seen
         self._others = {}
         for name, other in seen.items():
             age_s = now - other.beat_seen_at
-            if _is_gone(other.document["process"]) or age_s > FORGET_AFTER_LEASES * LEASE_S:
+            is_gone = other.gone_at is not None and now - other.gone_at >= WORKERS_OUTLIVE_S
+            if is_gone or age_s > FORGET_AFTER_LEASES * LEASE_S:
                 self._remove(name)
             elif age_s <= LEASE_S:
                 self._others[name] = other
@@ -190,8 +208,11 @@ def _process(pid: int) -> dict[str, Any] | None:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink("/proc/self/ns/pid")
-        started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        state, started = fields[0], fields[19]
     except (OSError, IndexError):
+        return None
+    if state in "ZX":  # it has ended, only its parent has not asked about it yet
         return None
     return {"boot": boot, "namespace": namespace, "pid": pid, "started": started}
 

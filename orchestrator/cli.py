@@ -17,7 +17,8 @@ from typing import Any, NoReturn, get_args
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator import backbone_commands, doctor, plan_commands, task_commands
+from orchestrator import backbone_commands, doctor, plan_commands, status_commands, sweep_schema, task_commands
+from orchestrator.failures import ERROR_KINDS, TRANSIENT, is_to_run
 from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
 from orchestrator.sweep_entries import LARGEST_INT
 from task_generators.problem import Split
@@ -26,6 +27,7 @@ from task_generators.transition_video import Interpolation
 LOG_WIDTH = 160
 """Characters a line where the output is no terminal."""
 BAD_INPUT = 2
+ALL_OR_NONE = {"all", "none"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,21 +78,38 @@ def _parser() -> argparse.ArgumentParser:
             help="overrides a key of the YAML, for instance recipe.learning_rate=2e-4; may be repeated",
         )
 
-    sub = add("plan", plan_commands.plan, "Check a sweep and count what is to run, done and failed; starts nothing.")
+    sub = add("plan", plan_commands.plan, "Check a sweep: what is to run, done, failed, stale; time and money.")
     add_sweep(sub)
+    plan_commands.add_plan_arguments(sub)
 
-    sub = add("run", _run, "Run what is missing. Trials that failed before run again, unless --skip-failed.")
+    sub = add("run", _run, "Run what is missing, and what failed before for a reason that passes.")
     add_sweep(sub)
     sub.add_argument("--workers", type=_positive, metavar="N", help="run at most N trials at once (default: what fits)")
-    sub.add_argument("--skip-failed", action="store_true", help="leave trials that failed before as they are")
+    sub.add_argument(
+        "--retry-failed",
+        action="append",
+        choices=[*ERROR_KINDS, *ALL_OR_NONE],
+        metavar="KIND",
+        help="run trials again that failed before with this error_kind, or all, or none of them; may be repeated "
+        f"(default: the kinds that pass: {', '.join(TRANSIENT)})",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress and no results, errors only")
 
-    sub = add("status", plan_commands.status, "Say how far a sweep is, and what failed.")
+    sub = add("status", status_commands.status, "Say how far a sweep is, what failed and why, and what is left.")
     add_sweep(sub)
+    status_commands.add_status_arguments(sub)
 
     sub = add("report", _report, "Print the results and draw the learning curves; also of a sweep that still runs.")
     sub.add_argument("source", metavar="SWEEP.yaml|RESULTS", help="a sweep, or a results folder or URI")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where pictures go (default: beside the tables)")
+
+    sub = add(
+        "schema",
+        sweep_schema.schema,
+        "Print the JSON Schema of a sweep's YAML. With --out sweep.schema.json and, as the first line of a YAML beside "
+        "it, `# yaml-language-server: $schema=sweep.schema.json`, editors complete and check what is written.",
+    )
+    sub.add_argument("--out", type=Path, metavar="X.json", help="write it there")
 
     sub = add("tasks", task_commands.tasks, "List the tasks, or show one: knobs, symmetries, palette, a sample.")
     sub.add_argument("name", nargs="?", metavar="NAME")
@@ -152,11 +171,17 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     from orchestrator import results
 
     sweep, trials, states = plan_commands.read(arguments)
-    skipped = {"done", "failed"} if arguments.skip_failed else {"done"}
-    missing = [trial for trial in trials if plan_commands.state_of(trial, states) not in skipped]
+    kinds = set(arguments.retry_failed or TRANSIENT)
+    if kinds & ALL_OR_NONE and len(kinds) > 1:
+        raise ValueError(f"--retry-failed: {' or '.join(sorted(kinds & ALL_OR_NONE))} goes with no other kind")
+    retried = None if kinds == {"all"} else kinds
+    missing = [trial for trial in trials if is_to_run(states.get(trial.trial_id), retried)]
+    left = sum(plan_commands.state_of(trial, states) == "failed" for trial in trials) - sum(
+        trial.trial_id in states for trial in missing
+    )
+    left_alone = f"{left} failed before and are left alone (--retry-failed runs them)" if left else ""
     if not missing:
-        left = sum(plan_commands.state_of(trial, states) == "failed" for trial in trials)
-        ended = f"{len(trials) - left} trials are done" + (f", {left} failed before and are skipped" if left else "")
+        ended = f"{len(trials) - left} trials are done" + (f", {left_alone}" if left else "")
         console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
         return int(left > 0)
@@ -164,17 +189,34 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     backbone_commands.check_weights(missing)
     results.check_writable(sweep.results_uri)
     if not arguments.quiet:
-        again = sum(plan_commands.state_of(trial, states) == "failed" for trial in missing)
+        again = sum(trial.trial_id in states for trial in missing)
+        at_most = "at most " if sweep.search else ""
         console.print(
-            f"{sweep.name}: {len(missing)} of {len(trials)} trials to run"
+            f"{sweep.name}: {at_most}{len(missing)} of {len(trials)} trials to run"
             + (f", {again} of them failed before" if again else "")
+            + (f"; {left_alone}" if left else "")
             + f"; tables go to {sweep.results_uri}",
             highlight=False,
             soft_wrap=True,
         )
+    from orchestrator.estimates import Estimator
     from orchestrator.sweep import run  # ray: seconds, and only needed now
 
-    outcome = run(sweep, missing, workers=arguments.workers, quiet=arguments.quiet, console=console)
+    estimator = Estimator(results.load_trials(sweep.results_uri)) if states else Estimator()
+
+    def measured_s(trial: TrialSpec) -> float | None:
+        estimate = estimator.seconds(trial)
+        return None if estimate.guessed else estimate.seconds
+
+    outcome = run(
+        sweep,
+        trials,
+        retry_failed=retried,
+        workers=arguments.workers,
+        quiet=arguments.quiet,
+        console=console,
+        seconds=measured_s,
+    )
     if outcome.stopped_by:
         print(
             f"stopped by {outcome.stopped_by.name}: {outcome.done} trials done, {outcome.missing} missing; finished "
@@ -184,6 +226,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return outcome.exit_status
     if not arguments.quiet:
         _print_report(console, sweep.results_uri, trials, None)
+    if outcome.stop_reason:
+        print(f"stopped: {outcome.stop_reason}; {outcome.missing} trials are missing", file=sys.stderr)
     if outcome.failed:
         print(f"{outcome.failed} trials failed, see: sweep status {arguments.sweep}", file=sys.stderr)
     return outcome.exit_status
@@ -202,7 +246,7 @@ def _report(arguments: argparse.Namespace, console: Console) -> int:
 def _print_report(console: Console, results_uri: str, trials: Sequence[TrialSpec] | None, out: Path | None) -> int:
     from orchestrator import analysis, report, results
 
-    rows = results.read_trials(results_uri, None if trials is None else {trial.trial_id for trial in trials})
+    rows = results.load_trials(results_uri, trial_ids=None if trials is None else {trial.trial_id for trial in trials})
     if rows.empty:
         raise ValueError(f"results {results_uri}: no trial has a row there yet")
     if trials is not None:

@@ -1,7 +1,9 @@
-"""What people write in a sweep's YAML: the numbers of its axes, and an entry of ``backbones`` or of ``tasks``."""
+"""What people write in a sweep's YAML: numbers of its axes, and an entry of ``backbones``, ``tasks`` or ``trials``."""
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,7 +25,9 @@ from task_generators.task import TaskSpec, task_class, task_names
 from trainers.backbone import any_repository_names, backbone_names, backbone_spec
 from trainers.recipe import Placement, TrainRecipe
 
-TASK_KEYS = ("min_test_distance", "n_train", "recipe", "test")
+OVERRIDES = ("seeds", "n_train", "lora_rank", "n_test", "recipe", "placement")
+"""Keys of the sweep that an entry of ``backbones`` or of ``tasks`` may have too."""
+TASK_KEYS = ("test", "min_test_distance", *OVERRIDES)
 """Keys of a task's entry that are not knobs of the task."""
 
 LARGEST_INT = 2**63 - 1
@@ -43,7 +47,8 @@ def _number_or_all(value: Any) -> Any:
         raise PydanticCustomError("n_problems", error.errors()[0]["msg"] + ", or all") from None
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``values`` as they are. ValueError for one that is there twice."""
     for index, value in enumerate(values):
         if value in values[:index]:
             raise ValueError(f"{value} is there twice in {list(values)}")
@@ -53,13 +58,13 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 _SET_SIZE: TypeAdapter[int] = TypeAdapter(Annotated[StrictInt, Field(gt=0, le=LARGEST_SET)])
 NumProblems = Annotated[int | Literal["all"], PlainValidator(_number_or_all)]
 """A number of problems, or ``all`` that there are of a task whose problems are given, such as ``arc``."""
-Ranks = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_distinct)]
-Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+Ranks = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(distinct)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(distinct)]
 TrainingSets = Annotated[
     tuple[NumProblems, ...],
     BeforeValidator(lambda value: [value] if value == "all" else value),
     Field(min_length=1),
-    AfterValidator(_distinct),
+    AfterValidator(distinct),
 ]
 
 
@@ -72,7 +77,7 @@ def _recipe_axes(axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]
         if not values:
             raise ValueError(f"{name}: expected a list of values, got an empty one")
         try:
-            checked[name] = _distinct(tuple(getattr(TrainRecipe(**{name: value}), name) for value in values))
+            checked[name] = distinct(tuple(getattr(TrainRecipe(**{name: value}), name) for value in values))
         except ValidationError as error:
             raise ValueError(one_line(error, TrainRecipe, None)) from None
         except ValueError as error:
@@ -80,6 +85,25 @@ def _recipe_axes(axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]
     return checked
 
 
+def _price(value: Any) -> float:
+    try:
+        price = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise PydanticCustomError("price", "expected US dollars a GPU-hour: one number, or one by accelerator type")
+    return price
+
+
+def _prices(value: Any) -> float | dict[str, float] | None:
+    if isinstance(value, dict) and value and all(isinstance(accelerator, str) for accelerator in value):
+        return {accelerator: _price(price) for accelerator, price in value.items()}
+    return None if value is None else _price(value)
+
+
+Prices = Annotated[float | dict[str, float] | None, PlainValidator(_prices)]
+"""US dollars a GPU-hour: one number, or one for each accelerator type as Ray names them (``A100``, ``H100``)."""
+Callbacks = Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], AfterValidator(distinct)]
 Axes = Annotated[dict[str, tuple[Any, ...]], AfterValidator(_recipe_axes)]
 """Fields of the recipe that a sweep varies, with their values: every combination is a trial."""
 
@@ -97,16 +121,17 @@ class BackboneEntry(BaseModel):
     placement: Placement = Placement()
     axes: Axes = {}
     """Fields of the recipe and their values, over the sweep's ``axes``; ``num_inference_steps: [1, 10, 50]``."""
+    seeds: Seeds | None = None
+    """This and what follows: in place of the sweep's."""
+    n_train: TrainingSets | None = None
     lora_rank: Ranks | None = None
+    n_test: NumProblems | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
         name, overrides = _named_entry(value, "backbone")
-        try:
-            backbone_spec(name)
-        except ValueError:
-            raise ValueError(unknown("backbone", name, [*backbone_names(), *any_repository_names()])) from None
+        _known_backbone(name)
         if "name" in overrides:
             raise ValueError(unknown(f"key of {name}", "name", [key for key in cls.model_fields if key != "name"]))
         return {"name": name, **overrides}
@@ -123,15 +148,19 @@ class TaskEntry(BaseModel):
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     recipe: TrainRecipe = TrainRecipe()
+    placement: Placement = Placement()
+    seeds: Seeds | None = None
+    """This and what follows: in place of the sweep's and of a backbone's."""
     n_train: TrainingSets | None = None
-    """In place of the sweep's."""
+    lora_rank: Ranks | None = None
+    n_test: NumProblems | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
         name, overrides = _named_entry(value, "task")
-        if name not in task_names():
-            raise ValueError(unknown("task", name, task_names()))
+        if name not in _task_names():
+            raise ValueError(unknown("task", name, _task_names()))
         cls_of_task = task_class(name)
         knobs = list(cls_of_task.model_fields)
         test = overrides.get("test") or {}
@@ -146,8 +175,46 @@ class TaskEntry(BaseModel):
         params = {key: knob for key, knob in overrides.items() if key not in TASK_KEYS}
         beside: dict[str, Any] = {"test": test, "min_test_distance": overrides.get("min_test_distance") or 0}
         tasks = tuple(TaskSpec(name=name, params=each, **beside) for each in cls_of_task.expand(params))
-        rest = {key: overrides[key] for key in ("n_train", "recipe") if overrides.get(key) is not None}
-        return {"tasks": tasks, **rest}
+        return {"tasks": tasks, **{key: overrides[key] for key in OVERRIDES if overrides.get(key) is not None}}
+
+
+class TrialEntry(BaseModel):
+    """One cell that ``trials`` lists: ``{backbone: causal_lm/tiny, task: {life: {height: 6}}, seed: 1, n_train: 30}``.
+
+    What it leaves out is as the sweep says, which must then say one value. The sweep's ``axes`` are not for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Annotated[str, AfterValidator(lambda name: _known_backbone(name))]
+    task: TaskEntry
+    seed: NonNegativeInt | None = None
+    n_train: NumProblems | None = None
+    lora_rank: PositiveInt | None = None
+    n_test: NumProblems | None = None
+    recipe: TrainRecipe = TrainRecipe()
+    placement: Placement = Placement()
+
+    @model_validator(mode="after")
+    def _overrides_stand_beside(self) -> TrialEntry:
+        for key in OVERRIDES:
+            if key in self.task.model_fields_set:
+                beside = "seed" if key == "seeds" else key
+                raise ValueError(f"{key}: write {beside} beside task, not in it")
+        return self
+
+
+def _known_backbone(name: str) -> str:
+    try:
+        backbone_spec(name)
+    except ValueError:
+        raise ValueError(unknown("backbone", name, [*backbone_names(), *any_repository_names()])) from None
+    return name
+
+
+@cache
+def _task_names() -> list[str]:
+    return task_names()  # reads a folder: once, not for each of thousands of entries
 
 
 def _named_entry(value: Any, kind: str) -> tuple[str, dict[str, Any]]:

@@ -72,6 +72,7 @@ TRIALS = pa.schema(
         ("error_kind", pa.string()),
         ("error", pa.string()),
         ("attempts", pa.int64()),
+        ("retries", pa.int64()),
         ("host", pa.string()),
         ("started_at", TIME),
         ("finished_at", TIME),
@@ -131,11 +132,95 @@ PROBLEMS = pa.schema(
 
 SCHEMAS = {"trials": TRIALS, "predictions": PREDICTIONS, "losses": LOSSES}
 
+_IDENTITY = {
+    "trial_id": "names the cell, as a hash of what the trial is; joins the tables",
+    "run_id": "names one execution of the trial; rows of the three tables belong together when it agrees",
+}
+MEANINGS: dict[str, dict[str, str]] = {
+    "trials": _IDENTITY
+    | {
+        "sweep": "name of the sweep whose run wrote the row; several sweeps may share a folder",
+        "state": "done, pruned (a search stopped it early; the numbers are those up to then) or failed",
+        "backbone": "family_file/flavor, as in the sweep's YAML",
+        "family": "video, language, vision_language or baseline",
+        "task": "name of the task",
+        "task_params": "JSON of the knobs that differ from the task's defaults; under test those of the test set alone",
+        "seed": "draws the training problems and everything random in training; the test set ignores it",
+        "n_train": "training problems; n=30 is the first 30 of n=100",
+        "n_test": "test problems",
+        "lora_rank": "rank of the LoRA matrices",
+        "recipe": "JSON of the recipe that differs from the defaults of TrainRecipe",
+        "exact_match": "share of test problems whose answer is right in every cell (in any of several attempts)",
+        "cell_accuracy": "mean share of right cells; an answer of the wrong size or none counts 0",
+        "valid_solution": "share of test problems answered with any right answer, where a task has several",
+        "solved": "arc: 1 when every test input of the ARC task is answered rightly, else 0; null for other tasks",
+        "path_success": "share of test problems answered with any path from start to end (the paper's PSR)",
+        "relative_path_length": "mean of path length / shortest length over answers that are paths (the paper's RPL)",
+        "parsed": "share of outputs that could be read as a grid at all",
+        "repeats_training_answer": "share of outputs that equal some training answer; null without training problems",
+        "num_trainable_params": "numbers that LoRA trains",
+        "train_loss": "mean loss of the last tenth of the steps (at least one); null where nothing was trained",
+        "train_steps": "optimizer steps",
+        "train_s": "seconds of training, with what earlier executions spent up to resumed_from_step",
+        "eval_s": "seconds of answering the test set, encoding included",
+        "load_s": "seconds until the backbone was ready; near 0 on a warm worker",
+        "encode_s": "seconds of encoding the training problems",
+        "num_encoded": "pictures and videos that went through a video backbone's encoder (rank 0's part)",
+        "num_latents_reused": "pictures and videos that an earlier trial had encoded",
+        "peak_memory_bytes": "most memory in use on rank 0: of the process on CPU, of the device's allocator on GPU",
+        "device": "name of rank 0's device",
+        "num_workers": "data-parallel ranks",
+        "zero_stage": "DeepSpeed ZeRO stage; null for plain torch on one worker",
+        "micro_batch_size": "most examples of a training forward pass on one rank; less than asked if memory ran out",
+        "eval_batch_size": "problems answered at once; less than asked for if memory ran out",
+        "resumed_from_step": "step of the checkpoint that training went on from; null when it began anew",
+        "error_kind": "out_of_memory, timeout, worker_died, ...: the group of the error; null unless failed",
+        "error": "traceback, or one line; null unless failed",
+        "attempts": "executions of the trial up to this one; those that failed for passing reasons do not count",
+        "retries": "executions before this one that failed for passing reasons (a node died ...); null in old files",
+        "host": "machine of rank 0",
+        "started_at": "when the execution started, UTC by the clock of host",
+        "finished_at": "when the execution ended, UTC by the clock of host",
+        "code_version": "git's name of the checkout, else the installed version",
+    }
+    | {
+        f"{package}_version": f"version of {package}; null where it is not installed"
+        for package in ("python", "numpy", "torch", "diffusers", "transformers", "peft", "deepspeed", "ray")
+    },
+    "predictions": _IDENTITY
+    | {
+        "problem_id": "names the test problem; the same for every trial of the task",
+        "index": "place of the problem in the test set, from 0",
+        "attempt": "which of several answers to the problem, from 0",
+        "parsed": "whether the output could be read as a grid at all",
+        "exact_match": "whether the answer is right in every cell",
+        "cell_accuracy": "share of right cells; 0 for an answer of the wrong size or none",
+        "valid_solution": "whether it is any right answer, where a task has several",
+        "path_success": "whether it is any path from start to end, where a task asks for one",
+        "relative_path_length": "path length / shortest length, where the answer is a path",
+        "repeats_training_answer": "whether the output equals some training answer; null without training problems",
+        "question": "grid of cell codes (see the task), as rows of int8",
+        "answer": "the right grid; of several right ones the one that exact_match means",
+        "predicted": "the grid that was read from the output; null where none could be read",
+    },
+    "losses": _IDENTITY
+    | {
+        "step": "optimizer step, from 1",
+        "loss": "mean over the global batch, before the update",
+        "learning_rate": "of this step",
+        "grad_norm": "norm of the LoRA gradient before clipping",
+        "samples_per_s": "training examples a second, of all ranks",
+    },
+}
+"""What the columns mean, by table; a column that is none of these is a score that its task's file explains."""
+
 
 class TrialState(StrEnum):
     """How a trial ended. One that has no row has not ended."""
 
     DONE = "done"
+    PRUNED = "pruned"
+    """A search stopped it early; its row has the numbers up to then."""
     FAILED = "failed"
 
 
@@ -186,6 +271,9 @@ class TrialResult:
     error_kind: str | None = None
     error: str | None = None
     attempts: int = 1
+    """Executions that count against the trial, this one included."""
+    retries: int = 0
+    """Executions before this one that failed for passing reasons (a node that died, ...); not in ``attempts``."""
     host: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from orchestrator.backbone_cache import BackboneCache
 from orchestrator.checkpoints import ResultsCheckpoints
 from orchestrator.failures import classify
 from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
+from orchestrator.problem_cache import ProblemCache
+from orchestrator.pruning import PrunedError, RungReport, Rungs, RungWatch, validation_problems
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
 from orchestrator.tables import TrialResult, TrialState, new_run_id
 from orchestrator.time_limit import time_limit
 from task_generators.problem import Split
 from task_generators.scoring import repeats_training_answer
-from task_generators.splits import draw_problems
 from trainers import lora
 from trainers.backbone import check_recipe
 from trainers.checkpoint import Checkpoints
@@ -61,20 +63,26 @@ class Execution:
     attempts: int
     started_at: datetime
     sweep: str | None = None
+    retries: int = 0
+    """How often the trial was retried for passing reasons; these do not count as attempts."""
 
     @classmethod
-    def begin(cls, sweep: str | None = None, attempts: int = 1, run_id: str | None = None) -> Execution:
+    def begin(
+        cls, sweep: str | None = None, attempts: int = 1, run_id: str | None = None, retries: int = 0
+    ) -> Execution:
         """An execution that starts now; ``attempts`` counts it and those before. ``run_id`` is drawn unless given."""
-        return cls(run_id or new_run_id(), attempts, datetime.now(UTC), sweep)
+        return cls(run_id or new_run_id(), attempts, datetime.now(UTC), sweep, retries)
 
 
 def run_trial(
     spec: TrialSpec,
     *,
     backbone_cache: BackboneCache | None = None,
+    problem_cache: ProblemCache | None = None,
     progress: Progress | None = None,
     execution: Execution | None = None,
     results_uri: str | None = None,
+    rungs: Rungs | None = None,
 ) -> tuple[TrialResult, list[Prediction], list[LossRow]]:
     """Run one trial: its row of numbers, its predictions, its losses. Writes no row, see ``record``.
 
@@ -82,6 +90,7 @@ def run_trial(
     and gets the same numbers. ``results_uri`` is where ``placement`` has checkpoints and adapters kept.
     On one worker, training that runs out of memory begins again (or goes on from its checkpoint) with half the
     micro-batch. What fails is raised; from several, ``TrainingOutOfMemoryError`` on the rank that had too little.
+    At ``rungs`` a training is judged, and may end with a ``PrunedError``; on one worker only.
     """
     import torch
 
@@ -94,8 +103,9 @@ def run_trial(
     device = _device(spec)
     reset_peak_memory(device)
 
-    test_problems = draw_problems(spec.task, Split.TEST, 0, spec.n_test)
-    train_problems = draw_problems(spec.task, Split.TRAIN, spec.seed, spec.n_train)
+    problem_cache = problem_cache or ProblemCache()
+    test_problems = problem_cache.get(spec.task, Split.TEST, 0, spec.n_test)
+    train_problems = problem_cache.get(spec.task, Split.TRAIN, spec.seed, spec.n_train)
 
     report("load", 0, 1)
     started = time.perf_counter()
@@ -114,13 +124,23 @@ def run_trial(
     while True:
         try:
             with lora.attached(backbone, lora_rank=spec.lora_rank, recipe=recipe, seed=spec.seed):
+                watch = None
+                if rungs is not None and backbone.spec.trainable:
+                    problems = validation_problems(spec, rungs.entry.n_validation, train_problems, problem_cache.get)
+                    row = replace(
+                        _row(spec, execution, TrialState.PRUNED),
+                        load_s=load_s,
+                        encode_s=encode_s,
+                        device=_device_name(device),
+                    )
+                    watch = RungWatch(rungs, spec, backbone, problems, row, partial(peak_memory_bytes, device))  # type: ignore[arg-type]
                 trained = train(
                     backbone,
                     examples,
                     recipe,
                     placement,
                     seed=spec.seed,
-                    on_step=lambda row: report("train", row.step, recipe.max_steps),
+                    on_step=partial(_after_step, report, recipe.max_steps, watch),
                     checkpoints=checkpoints,
                 )
                 report("evaluate", 0, spec.n_test)
@@ -163,7 +183,7 @@ def run_trial(
         num_trainable_params=trained.num_trainable_params,
         train_loss=trained.train_loss,
         train_steps=len(trained.losses),
-        train_s=trained.train_s,
+        train_s=trained.train_s - (watch.spent_s if watch else 0.0),
         eval_s=eval_s,
         load_s=load_s,
         encode_s=encode_s,
@@ -180,15 +200,28 @@ def run_trial(
     return result, predictions, trained.losses
 
 
+def _after_step(report: Progress, max_steps: int, watch: RungWatch | None, row: LossRow) -> None:
+    report("train", row.step, max_steps)
+    if watch is not None:
+        watch.after_step(row)
+
+
 def run_and_record(
     spec: TrialSpec,
     results_uri: str,
     *,
     backbone_cache: BackboneCache | None = None,
+    problem_cache: ProblemCache | None = None,
     progress: Progress | None = None,
     execution: Execution | None = None,
+    without_a_row: Collection[str] = (),
+    rungs: Rungs | None = None,
 ) -> TrialResult:
-    """``run_trial`` in this process, its rows written. What fails becomes a ``failed`` row and is raised again."""
+    """``run_trial`` in this process, its rows written. What fails becomes a ``failed`` row and is raised again.
+
+    ``without_a_row`` are kinds of failure that become none, because the caller will try again. That a trial was pruned
+    is raised too, and its row is the caller's to write: see ``record_pruned``.
+    """
     execution = execution or Execution.begin()
     cache = backbone_cache or BackboneCache()
 
@@ -198,20 +231,48 @@ def run_and_record(
     try:
         with time_limit(spec.placement.timeout_s, write_timeout):
             result, predictions, losses = run_trial(
-                spec, backbone_cache=cache, progress=progress, execution=execution, results_uri=results_uri
+                spec,
+                backbone_cache=cache,
+                problem_cache=problem_cache,
+                progress=progress,
+                execution=execution,
+                results_uri=results_uri,
+                rungs=rungs,
             )
             record(results_uri, result, predictions, losses)
+    except PrunedError:
+        raise
     except Exception as error:
         cache.clear()  # what an error leaves of a backbone is nobody's to trust
-        results.write(results_uri, failed_result(spec, execution, error))
+        if classify(error) not in without_a_row:
+            results.write(results_uri, failed_result(spec, execution, error))
         raise
     return result
+
+
+def prefetch_problems(spec: TrialSpec, problem_cache: ProblemCache) -> None:
+    """Have the problems of the trial that comes next drawn while another one trains; returns at once.
+
+    Does nothing for a trial on processors alone: drawing would take from the training what it saves afterwards
+    (measured by ``benchmarks/cpu_work.py``). A wrong spec raises nothing here, its own ``run_trial`` says so.
+    """
+    import torch
+
+    asked = spec.placement.gpus_per_worker
+    if torch.cuda.is_available() and (spec.backbone_spec.num_gpus if asked is None else asked) > 0:
+        problem_cache.prefetch(spec.task, Split.TEST, 0, spec.n_test)
+        problem_cache.prefetch(spec.task, Split.TRAIN, spec.seed, spec.n_train)
 
 
 def record(results_uri: str, result: TrialResult, predictions: Sequence[Prediction], losses: Sequence[LossRow]) -> None:
     """Write the rows of a trial that is done, then remove its checkpoints: they are of no use any more."""
     results.write(results_uri, result, predictions, losses)
     ResultsCheckpoints(results_uri, result.trial_id).remove_all()
+
+
+def record_pruned(results_uri: str, report: RungReport) -> None:
+    """Write the rows of a trial that ended at a rung, then remove its checkpoints."""
+    record(results_uri, report.result, [], report.losses)
 
 
 def timeout_error(spec: TrialSpec) -> TimeoutError:
@@ -251,6 +312,7 @@ def _row(spec: TrialSpec, execution: Execution, state: TrialState) -> TrialResul
         recipe=spec.recipe_json(),
         num_workers=spec.placement.num_workers,
         attempts=execution.attempts,
+        retries=execution.retries,
         host=socket.gethostname(),
         started_at=execution.started_at,
         versions=versions(),

@@ -20,9 +20,11 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.capacity import Bundles
 from orchestrator.claims import Claims
 from orchestrator.failures import TRANSIENT
 from orchestrator.results import TrialStatus
@@ -41,7 +43,6 @@ SAME_FAILURES = 5
 """So many trials that all failed alike, before any was done, stop the sweep: the rest would fail as well."""
 
 WarmKey = tuple[Any, ...]
-Bundles = tuple[Mapping[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class TrialQueue:
         self._failures: Counter[str] = Counter()
         self._num_done = 0
         self.ended_elsewhere: list[tuple[TrialSpec, TrialState]] = []
-        """Trials that another driver ended, for the display to take."""
+        """Trials that another driver ended, or a worker that had been given up, for the display to take."""
         self.num_known = 0
         """Trials that the tables knew when the source gave them."""
         self.stop_reason: str | None = None
@@ -224,7 +225,8 @@ class TrialQueue:
         elif state == TrialState.FAILED and signature is not None:
             self._failures[signature] += 1
             if not self._num_done and len(self._failures) == 1 and self._failures[signature] >= SAME_FAILURES:
-                self.stop_reason = f"the first {SAME_FAILURES} trials failed alike, so the rest is not tried"
+                why = " ".join(signature.split())
+                self.stop_reason = f"the first {SAME_FAILURES} trials failed alike, so the rest is not tried: {why}"
         self._source.ended(spec, state, metrics or {})
 
     def failed_in_passing(self, assignment: Assignment, kind: str) -> float:
@@ -243,12 +245,18 @@ class TrialQueue:
     def _collect(self) -> None:
         """Sort in what the source gives, what waited long enough, and what other drivers let go."""
         now = self._monotonic()
+        if self._delayed and self._delayed[0][0] <= now:
+            self._read_states_again()  # a worker that was taken for dead, as its node was, may have written its row
         while self._delayed and self._delayed[0][0] <= now:
-            self._put(heapq.heappop(self._delayed)[2], front=True)
+            spec = heapq.heappop(self._delayed)[2]
+            if self._is_settled(spec.trial_id):
+                self._was_ended_elsewhere(spec)
+            else:
+                self._put(spec, front=True)
         if self._claims is not None and self._elsewhere:
             held = self._claims.held_by_others()
             if self._claims.others_have_ended_trials():
-                self._states = self._read_states()
+                self._read_states_again()
             for trial_id in list(self._elsewhere):
                 if self._is_settled(trial_id):
                     self._was_ended_elsewhere(self._elsewhere.pop(trial_id))
@@ -265,6 +273,10 @@ class TrialQueue:
             metrics = self._read_metrics([spec.trial_id for spec in known])
             for spec in known:  # a search may want more trials now
                 self._source.ended(spec, self._states[spec.trial_id].state, metrics.get(spec.trial_id, {}))
+
+    def _read_states_again(self) -> None:
+        with suppress(OSError, ValueError):  # a file system that fails for now: what was known stays
+            self._states = self._read_states()
 
     def _is_settled(self, trial_id: str) -> bool:
         return trial_id in self._states and self._settled(self._states[trial_id])

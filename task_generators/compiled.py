@@ -15,11 +15,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     It is kept beside the source, or in the user's cache folder, or where ``NUMBA_CACHE_DIR`` says. Where nothing can be
     written, as in a container with a read-only image and no home, every process compiles anew. An edit of this file's
     kernels is noticed, one of another file that they call is not: delete ``__pycache__`` after such an edit.
+
+    Other threads of Python run meanwhile: a kernel may change nothing but arrays that its caller alone holds.
     """
     try:
-        return numba.njit(cache=True, error_model="numpy")(function)
+        return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
     except RuntimeError:  # numba found no place for its cache
-        return numba.njit(error_model="numpy")(function)
+        return numba.njit(error_model="numpy", nogil=True)(function)
 
 
 def compiled_inside(function: Callable[..., Any]) -> Any:

@@ -48,59 +48,80 @@ def draw_problems(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Probl
     ValueError when fewer than ``n`` distinct test problems can be found, or fewer than ``n`` training problems of a
     task that generates none, or at ``min_test_distance``.
     """
-    problems = _drawn(spec, split, seed, n)
-    if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
-        raise ValueError(f"task {spec.label()}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
-    if len(problems) == n:
-        return problems
-    if not spec.build(split).can_generate():
-        raise ValueError(
-            f"task {spec.label()}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}"
-        )
-    raise ValueError(
-        f"task {spec.label()}: {n} distinct {split} problems asked for, only {len(problems)} found; "
-        f"lower n_{split}{' or min_test_distance' if spec.min_test_distance else ''} or enlarge the task"
-    )
+    return SplitProblems(spec, split, seed).first(n)
 
 
-def _drawn(spec: TaskSpec, split: Split, seed: int, n: int) -> list[Problem]:
-    """As ``draw_problems``, but fewer where there are fewer."""
-    task = spec.build(split)
-    seed = 0 if split == Split.TEST else seed
-    cuts = _cuts(spec, split)
-    knobs = "".join(each.model_dump_json(exclude_defaults=True) for each in cuts)
-    key = (spec.name, task.generator_version, knobs, split.value, seed)
-    prefix = "/".join([spec.name, hashlib.blake2b(knobs.encode(), digest_size=4).hexdigest(), split.value])
-    if split == Split.TRAIN:
-        prefix += f"/{seed}"
-    given = task.given_problems(split)
-    away_from: list[Problem] = []
-    if spec.min_test_distance and split == Split.TRAIN:
-        away_from = _drawn(spec, Split.TEST, 0, DISTANT_FROM)
-        if given:
-            is_far = _is_far(task, stacked(given), away_from, spec.min_test_distance)
-            given = [problem for problem, keeps in zip(given, is_far.tolist(), strict=True) if keeps]
-    problems: list[Problem] = []
-    if given:
-        order = range(len(given))
+class SplitProblems:
+    """The problems of one split in their order. Those that were asked for stay: a longer start of the order draws only
+    what is new, and gives the same problems as ``draw_problems``.
+
+    For one thread at a time; of no use any more once ``first`` raised.
+    """
+
+    def __init__(self, spec: TaskSpec, split: Split, seed: int) -> None:
+        self._spec, self._split = spec, split
+        task = spec.build(split)
+        seed = 0 if split == Split.TEST else seed
+        cuts = _cuts(spec, split)
+        knobs = "".join(each.model_dump_json(exclude_defaults=True) for each in cuts)
+        key = (spec.name, task.generator_version, knobs, split.value, seed)
+        self._prefix = "/".join([spec.name, hashlib.blake2b(knobs.encode(), digest_size=4).hexdigest(), split.value])
         if split == Split.TRAIN:
-            order = problem_rng(*key, "order").permutation(len(given)).tolist()
-        for index, place in enumerate(order[:n]):
-            problem = given[place]
-            problem_id = f"{prefix}/{index}"
-            problems.append(Problem(problem.question, problem.answer, problem.metadata, problem.states, problem_id))
-    if len(problems) == n or not task.can_generate():
-        return problems
-    stream = _Stream(cuts, key, split, given, away_from, spec.min_test_distance)
-    for first in range(len(problems), n, BATCH_SIZE):
-        indices = range(first, min(n, first + BATCH_SIZE))
-        found = stream.draw(indices)
-        problems += [
-            batch.problem(place, f"{prefix}/{index}") for index, (batch, place) in zip(indices, found, strict=False)
-        ]
-        if len(found) < len(indices):
-            break
-    return problems
+            self._prefix += f"/{seed}"
+        given = task.given_problems(split)
+        away_from: list[Problem] = []
+        if spec.min_test_distance and split == Split.TRAIN:
+            away_from = SplitProblems(spec, Split.TEST, 0)._up_to(DISTANT_FROM)
+            if given:
+                is_far = _is_far(task, stacked(given), away_from, spec.min_test_distance)
+                given = [problem for problem, keeps in zip(given, is_far.tolist(), strict=True) if keeps]
+        self._given = given
+        self._order: Sequence[int] = range(len(given))
+        if given and split == Split.TRAIN:
+            self._order = problem_rng(*key, "order").permutation(len(given)).tolist()
+        self._stream: _Stream | None = None
+        if task.can_generate():
+            self._stream = _Stream(cuts, key, split, given, away_from, spec.min_test_distance)
+        self._problems: list[Problem] = []
+
+    def __len__(self) -> int:
+        """How many problems are drawn by now."""
+        return len(self._problems)
+
+    def first(self, n: int) -> list[Problem]:
+        """The first ``n`` problems; ValueError as ``draw_problems``."""
+        spec, split = self._spec, self._split
+        problems = self._up_to(n)
+        task = f"task {spec.label()}"
+        if spec.min_test_distance and split == Split.TEST and n > DISTANT_FROM:
+            raise ValueError(f"{task}: min_test_distance is kept from {DISTANT_FROM} test problems, not {n}")
+        if len(problems) == n:
+            return problems
+        if self._stream is None:
+            raise ValueError(f"{task}: {n} {split} problems asked for, it has {len(problems)}; lower n_{split}")
+        raise ValueError(
+            f"{task}: {n} distinct {split} problems asked for, only {len(problems)} found; "
+            f"lower n_{split}{' or min_test_distance' if spec.min_test_distance else ''} or enlarge the task"
+        )
+
+    def _up_to(self, n: int) -> list[Problem]:
+        """As ``first``, but fewer where there are fewer."""
+        problems = self._problems
+        for index in range(len(problems), min(n, len(self._given))):
+            given = self._given[self._order[index]]
+            problems.append(
+                Problem(given.question, given.answer, given.metadata, given.states, f"{self._prefix}/{index}")
+            )
+        while len(problems) < n and self._stream is not None:
+            indices = range(len(problems), min(n, len(problems) + BATCH_SIZE))
+            found = self._stream.draw(indices)
+            problems += [
+                batch.problem(place, f"{self._prefix}/{index}")
+                for index, (batch, place) in zip(indices, found, strict=False)
+            ]
+            if len(found) < len(indices):
+                break
+        return problems[:n]
 
 
 def _cuts(spec: TaskSpec, split: Split) -> list[Task]:

@@ -22,6 +22,8 @@ Video: TypeAlias = npt.NDArray[np.uint8]
 TILE_ORDER = np.array(((0, 8, 2, 10), (12, 4, 14, 6), (3, 11, 1, 9), (15, 7, 13, 5)))
 """When each of the 4x4 tiles switches from question to answer: the ordered-dithering matrix of Bayer (1973), which
 spreads every number of switched tiles evenly over the picture. The paper does not state an order; this one is ours."""
+TRANSITION_VERSION = 1
+"""Raised whenever the same pictures would yield another video."""
 
 
 def problem_video(
@@ -37,15 +39,39 @@ def problem_video(
 
     ValueError as ``transition_video``.
     """
-    if interpolation != "states" or num_frames < 2:
-        return transition_video(draw(problem.question), draw(problem.answer), num_frames, interpolation)
+    pictures = video_pictures(problem, draw, num_frames, interpolation)
+    if not _passes_states(num_frames, interpolation):
+        return transition_video(pictures[0], pictures[1], num_frames, interpolation)
+    _check_sizes(pictures[0], pictures[-1])
+    _, picture_of_frame = np.unique(_state_of_frame(problem, num_frames), return_inverse=True)
+    return np.stack([pictures[place] for place in picture_of_frame.tolist()])
+
+
+def video_pictures(
+    problem: Problem,
+    draw: Callable[[Grid], Image],
+    num_frames: int = 9,
+    interpolation: Interpolation = "discrete",
+) -> list[Image]:
+    """What ``problem_video`` makes its video of: the question's picture, those of the states it shows, the answer's.
+
+    These pictures, ``num_frames``, ``interpolation`` and ``TRANSITION_VERSION`` decide every pixel of the video,
+    and are two where it has many.
+    """
+    if not _passes_states(num_frames, interpolation):
+        return [draw(problem.question), draw(problem.answer)]
     grids = [problem.question, *problem.states, problem.answer]
-    # The nearest state to frame (f - 1) / (F - 1) of the way, the later one of two.
-    frame = np.arange(num_frames)
-    places = (2 * frame * (len(grids) - 1) + num_frames - 1) // (2 * (num_frames - 1))
-    images = {place: draw(grids[place]) for place in np.unique(places).tolist()}
-    _check_sizes(images[0], images[len(grids) - 1])
-    return np.stack([images[place] for place in places.tolist()])
+    return [draw(grids[place]) for place in np.unique(_state_of_frame(problem, num_frames)).tolist()]
+
+
+def _passes_states(num_frames: int, interpolation: Interpolation) -> bool:
+    return interpolation == "states" and num_frames >= 2
+
+
+def _state_of_frame(problem: Problem, num_frames: int) -> npt.NDArray[np.intp]:
+    """For each frame the nearest state to (f - 1) / (F - 1) of the way, the later one of two; 0 is the question."""
+    last, frame = len(problem.states) + 1, np.arange(num_frames)
+    return (2 * frame * last + num_frames - 1) // (2 * (num_frames - 1))
 
 
 def transition_video(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,9 @@ def evaluate(
     Sorted by problem, then attempt. Where several ranks share the trial each answers its part, every rank calls, and
     every rank gets the whole list. An answer depends on its problem and attempt alone, so neither the batch size nor
     the number of ranks changes which draws it uses.
+
+    Another thread scores a batch while the backbone answers the next one. ``Task.score`` has its batches one at a time,
+    in order. What it raises is raised here before anything that a later batch does.
     """
     import torch
 
@@ -63,8 +67,7 @@ def evaluate(
     largest_share = -(-len(problems) // here.size)
     batch_size = max(1, min(placement.eval_batch_size, largest_share))
     indices = range(here.rank, len(problems), here.size)
-    predictions: list[Prediction] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _Scorer(task, problems) as scorer:
         for attempt in range(recipe.attempts):
             start = 0
             while start < len(indices):
@@ -74,10 +77,9 @@ def evaluate(
                     free_memory()
                     batch_size = len(batch) // 2
                     continue
-                predictions += [
-                    _prediction(task, problems[i], i, attempt, grid) for i, grid in zip(batch, grids, strict=True)
-                ]
+                scorer.put(batch, attempt, grids)
                 start += len(batch)
+    predictions = scorer.predictions
     if here.size > 1:
         parts: list[Any] = [None] * here.size
         torch.distributed.all_gather_object(parts, (predictions, batch_size))
@@ -86,6 +88,45 @@ def evaluate(
     if on_batch_size is not None:
         on_batch_size(batch_size)
     return sorted(predictions, key=lambda prediction: (prediction.index, prediction.attempt))
+
+
+class _Scorer:
+    """Scores batches in their order, in a thread of its own; ``predictions`` is whole when the block is left.
+
+    Leaving the block, and ``put``, raise what ``Task.score`` raised for any batch before. Another ``Exception`` that
+    leaves the block yields to it, because scoring came first; an interruption waits for nothing.
+    """
+
+    def __init__(self, task: Task, problems: Sequence[Problem]) -> None:
+        self.predictions: list[Prediction] = []
+        self._task, self._problems = task, problems
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score answers")
+        self._pending: deque[Future[list[Prediction]]] = deque()
+
+    def __enter__(self) -> _Scorer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        try:
+            while self._pending and not is_interrupted:
+                self._take()
+        finally:
+            self._thread.shutdown(wait=not is_interrupted, cancel_futures=True)
+
+    def put(self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None]) -> None:
+        """Have the answers to the problems at ``indices`` scored."""
+        while self._pending and self._pending[0].done():
+            self._take()
+        self._pending.append(self._thread.submit(self._scored, indices, attempt, grids))
+
+    def _take(self) -> None:
+        self.predictions += self._pending.popleft().result()
+
+    def _scored(self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None]) -> list[Prediction]:
+        return [
+            _prediction(self._task, self._problems[i], i, attempt, grid) for i, grid in zip(indices, grids, strict=True)
+        ]
 
 
 def summarise(predictions: Sequence[Prediction], task: Task) -> dict[str, float]:

@@ -166,3 +166,13 @@ class Placement(BaseModel):
         default=None, description="folder that holds ORG/NAME as on the hub; what it lacks comes from the hub"
     )
     keep_adapters: bool = Field(default=False, description="keep each trial's LoRA weights under results/adapters")
+
+    @model_validator(mode="after")
+    def _shares_of_gpus(self) -> Placement:
+        share = self.gpus_per_worker
+        if share is not None and share != int(share) and (share > 1 or self.num_workers > 1):
+            raise ValueError(
+                f"gpus_per_worker = {share:g}: a share of a GPU is below 1, and for trials of one worker; "
+                f"num_workers is {self.num_workers}"
+            )
+        return self

@@ -118,15 +118,20 @@ def train(
             raise TrainingOutOfMemoryError(size, str(error).partition("\n")[0]) from error
         finally:
             module.eval()
-    tail = loop.losses[-max(1, round(TRAIN_LOSS_SHARE * len(loop.losses))) :]
     return TrainResult(
         num_trainable_params=num_trainable_params,
         losses=loop.losses,
         train_s=loop.train_s,
-        train_loss=math.fsum(row.loss for row in tail) / len(tail),
+        train_loss=mean_train_loss(loop.losses),
         micro_batch_size=size,
         resumed_from_step=loop.resumed_from_step,
     )
+
+
+def mean_train_loss(losses: Sequence[LossRow]) -> float:
+    """Mean loss of the last tenth of some steps, of the last one at least."""
+    tail = losses[-max(1, round(TRAIN_LOSS_SHARE * len(losses))) :]
+    return math.fsum(row.loss for row in tail) / len(tail)
 
 
 class _Loop:

@@ -9,7 +9,7 @@ have the family's own layout.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from task_generators.problem import Grid, Problem
 from task_generators.task import Task
-from task_generators.transition_video import problem_video
+from task_generators.transition_video import TRANSITION_VERSION, problem_video, video_pictures
 from trainers import lora
 from trainers.backbone import BackboneSpec
 from trainers.latent_store import LatentStore
@@ -106,11 +106,13 @@ class VideoBackbone:
         ]
         canvas = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else (0, 0)
 
-        def video(index: int) -> np.ndarray:
+        def of_problem(make: Callable[..., Any], index: int) -> Any:
             draw = partial(draw_on_canvas, task=task, style=styles[index], canvas=canvas)
-            return problem_video(problems[index], draw, recipe.num_frames, recipe.transition)
+            return make(problems[index], draw, recipe.num_frames, recipe.transition)
 
-        keys = [self._latent_key("video", video(index)) for index in range(len(problems))]
+        video = partial(of_problem, problem_video)
+        kind = f"video {TRANSITION_VERSION} {recipe.num_frames} {recipe.transition}"
+        keys = [self._latent_key(kind, *of_problem(video_pictures, index)) for index in range(len(problems))]
         pixels = recipe.num_frames * canvas[0] * canvas[1]
         return self.latent_store.fetch(
             keys,
@@ -217,9 +219,12 @@ class VideoBackbone:
             encoded += [{name: tensor[i].clone() for name, tensor in tensors.items()} for i in range(len(group))]
         return encoded
 
-    def _latent_key(self, kind: str, pixels: np.ndarray) -> str:
-        digest = hashlib.blake2b(f"{self._encoder_fingerprint} {kind} {pixels.shape} ".encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(pixels).data)
+    def _latent_key(self, kind: str, *pictures: np.ndarray) -> str:
+        """Names the latents of what ``kind`` makes of pictures (H, W, 3): of all their pixels."""
+        digest = hashlib.blake2b(f"{self._encoder_fingerprint} {kind} ".encode(), digest_size=16)
+        for picture in pictures:
+            digest.update(f"{picture.shape} ".encode())
+            digest.update(np.ascontiguousarray(picture).data)
         return digest.hexdigest()
 
     @cached_property

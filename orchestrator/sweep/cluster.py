@@ -11,8 +11,8 @@ from typing import Any
 
 import ray
 
+from orchestrator.capacity import Bundles
 from orchestrator.specs import TrialSpec
-from orchestrator.trial_queue import Bundles
 
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Of a Ray started here. Only specs travel through it; Ray's default is a third of the machine's memory."""
@@ -29,6 +29,8 @@ QUIET_TUNE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 starves trials beside anything else on the machine
 }
+
+ROUNDING = 1e-9
 
 Nodes = dict[str, dict[str, float]]
 """What each node has (or has left), by the node's id."""
@@ -119,13 +121,6 @@ def _is_of_group(node: Mapping[str, float], resources: Mapping[str, float]) -> b
     return all(node.get(name) == amount for name, amount in resources.items() if name in ("CPU", "GPU"))
 
 
-def bundles(spec: TrialSpec, gpus_per_worker: float) -> Bundles:
-    """The trial's placement group: the Tune actor's bundle first, which is empty where it only waits for ranks."""
-    worker = {"CPU": spec.placement.cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
-    count = spec.placement.num_workers
-    return (worker,) if count == 1 else ({}, *[worker] * count)
-
-
 def shape(trial_bundles: Bundles) -> str:
     """The same text for trials that the same workers can run."""
     return ";".join(",".join(f"{name}:{amount:g}" for name, amount in sorted(each.items())) for each in trial_bundles)
@@ -140,7 +135,7 @@ class Room:
     def __init__(self, nodes_at_start: Nodes, max_trials: int | None = None) -> None:
         self._total = nodes_at_start
         self._free = {name: dict(node) for name, node in nodes_at_start.items()}
-        self._taken: dict[int, list[tuple[str, Mapping[str, float]]]] = {}
+        self._taken: dict[int, list[tuple[str, dict[str, float]]]] = {}
         self._max_trials = max_trials
 
     @property
@@ -204,16 +199,16 @@ class Room:
         return max(1, count)
 
 
-def _placed(free: Nodes, trial_bundles: Bundles) -> list[tuple[str, Mapping[str, float]]] | None:
-    """Which node takes each bundle, the largest first; None when one of them finds no room."""
+def _placed(free: Nodes, trial_bundles: Bundles) -> list[tuple[str, dict[str, float]]] | None:
+    """Which node takes each bundle, and what that holds there, the largest first; None when one finds no room."""
     left: Nodes = {}
     placed = []
-    for bundle in sorted(trial_bundles, key=lambda each: -sum(each.values())):
+    for bundle in sorted(map(_held, trial_bundles), key=lambda each: -sum(each.values())):
         if not bundle:
             continue
         for name, node in free.items():
             room = left.get(name, node)
-            if all(room.get(resource, 0) >= amount - 1e-9 for resource, amount in bundle.items()):
+            if all(room.get(resource, 0) >= amount - ROUNDING for resource, amount in bundle.items()):
                 left[name] = {key: value - bundle.get(key, 0) for key, value in room.items()}
                 placed.append((name, bundle))
                 break
@@ -222,20 +217,18 @@ def _placed(free: Nodes, trial_bundles: Bundles) -> list[tuple[str, Mapping[str,
     return placed
 
 
+def _held(bundle: Mapping[str, float]) -> dict[str, float]:
+    """What a bundle takes of a node: a share of a GPU lies on one GPU, so three of 0.3 fill it."""
+    share = bundle.get("GPU", 0)
+    return dict(bundle) | ({"GPU": 1 / int(1 / share + ROUNDING)} if 0 < share < 1 else {})
+
+
 def _make_importable_in_workers() -> None:
     """A Ray started here inherits this environment: let its workers find this very checkout, installed or not."""
     root = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
-
-
-def gpus_per_worker(spec: TrialSpec, has_gpus: bool) -> float:
-    """GPUs of each of a trial's workers: as its placement says, else the backbone's own where there are any."""
-    asked = spec.placement.gpus_per_worker
-    if asked is not None:
-        return asked
-    return spec.backbone_spec.num_gpus if has_gpus else 0.0
 
 
 def cpus_for(trials: Sequence[TrialSpec], workers: int | None) -> float:

@@ -10,25 +10,29 @@ import signal
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from orchestrator import results
+from orchestrator.capacity import Bundles, bundles, gpus_per_worker
 from orchestrator.claims import Claims
 from orchestrator.failures import is_to_run
 from orchestrator.progress import Progress
 from orchestrator.specs import SweepSpec, TrialSpec
 from orchestrator.sweep.callbacks import logger_callbacks, storage_folder
-from orchestrator.sweep.cluster import Room, bundles, cpus_for, gpus_per_worker, joined_ray, nodes
+from orchestrator.sweep.cluster import Room, cpus_for, joined_ray, nodes, shape
+from orchestrator.sweep.search import scheduler_of, source_of
 from orchestrator.sweep.searcher import ChunkSearcher, Dispatcher, Watch
 from orchestrator.sweep.signals import Stopped, StopSignals
 from orchestrator.sweep.worker import Job, RunTrial, TrialWorker
 from orchestrator.trial import run_and_record
-from orchestrator.trial_queue import MAX_CHUNK, Bundles, TrialQueue
+from orchestrator.trial_queue import MAX_CHUNK, TrialQueue
 from orchestrator.trial_source import Grid, TrialSource
 
 COMPACT_ABOVE = 500
@@ -77,7 +81,7 @@ def run(
     Args:
         sweep: whose name and results folder the rows carry.
         trials: what is to run at most.
-        source: which of them, as results come in; by default all.
+        source: which of them, as results come in; by default what the sweep's ``search`` says, or all.
         retry_failed: kinds of failure whose rows of earlier runs do not count; None: all kinds.
         workers: run at most so many trials at once; by default as many as there is room for.
         quiet: show no progress.
@@ -104,27 +108,34 @@ def run(
         stop.take_over()
         stop.check()
         room = Room(nodes(), workers)
+        states = results.TrialStates(uri, set_aside_damaged=True)
 
         def bundles_of(spec: TrialSpec) -> Bundles:
             found = bundles(spec, gpus_per_worker(spec, room.has_gpus()))
             room.check(spec, found)
             return found
 
+        source = source or source_of(sweep, trials, _num_slots(room, trials, bundles_of, workers))
+        is_search = not isinstance(source, Grid)
+        asha = sweep.search.optuna.asha if sweep.search and sweep.search.optuna else None
         queue = TrialQueue(
-            source or Grid(trials),
-            read_states=lambda: results.trial_states(uri),
-            read_metrics=lambda ids: _metrics(uri, ids),
+            source,
+            read_states=lambda: _refreshed(states),
+            read_metrics=lambda ids: _metrics(uri, ids) if is_search else {},
             bundles_of=bundles_of,
             settled=lambda status: not is_to_run(status, retry_failed),
             claims=claims,
             seconds=seconds,
-            longest_chunk=1 if loggers else MAX_CHUNK,
+            longest_chunk=1 if loggers or asha else MAX_CHUNK,
         )
         progress.expect(queue.waiting(), queue.total() - queue.num_known)
-        job = Job(uuid.uuid4().hex, sweep.name, uri, run_trial)
+        job = Job(uuid.uuid4().hex, sweep.name, uri, run_trial, asha)
         dispatcher = Dispatcher(job, queue, room, progress, stop, claims, flat_configs=bool(loggers))
-        _tune(dispatcher, loggers, storage_folder(sweep, folder))
-    results.compact(uri, at_least=COMPACT_ABOVE)
+        _tune(dispatcher, loggers, storage_folder(sweep, folder), scheduler_of(sweep, source))
+    try:
+        results.compact(uri, at_least=COMPACT_ABOVE)
+    except OSError as error:  # such as a full disk: the rows are as they were, and the next run merges them
+        warnings.warn(f"{uri} is not compacted: {error}", stacklevel=2)
     missing = max(0, progress.total - progress.done - progress.failed - progress.elsewhere)
     return SweepOutcome(
         progress.done,
@@ -137,13 +148,30 @@ def run(
     )
 
 
+def _refreshed(states: results.TrialStates) -> dict[str, results.TrialStatus]:
+    states.refresh()
+    return states.statuses
+
+
+def _num_slots(
+    room: Room, trials: Sequence[TrialSpec], bundles_of: Callable[[TrialSpec], Bundles], workers: int | None
+) -> int:
+    """How many trials run at once at most, were each kind of worker alone on the cluster."""
+    kinds = {(trial.backbone, id(trial.placement)): trial for trial in trials}
+    shapes = {shape(bundles): bundles for bundles in map(bundles_of, kinds.values())}
+    slots = sum(room.capacity(bundles, len(trials)) for bundles in shapes.values())
+    return slots if workers is None else min(slots, workers)
+
+
 def _metrics(uri: str, trial_ids: list[str]) -> dict[str, dict[str, float]]:
     """The numbers of some trials' rows."""
-    rows = results.read_trials(uri, set(trial_ids)).set_index("trial_id").select_dtypes("number")
+    rows = results.load_trials(uri, trial_ids=trial_ids).set_index("trial_id").select_dtypes("number")
     return {str(trial_id): row.dropna().to_dict() for trial_id, row in rows.iterrows()}  # type: ignore[misc]
 
 
-def _tune(dispatcher: Dispatcher, loggers: Sequence[tune.Callback], folder: str) -> None:
+def _tune(
+    dispatcher: Dispatcher, loggers: Sequence[tune.Callback], folder: str, scheduler: TrialScheduler | None
+) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(TrialWorker, job=dispatcher.job),
         lambda config: tune.PlacementGroupFactory([dict(bundle) for bundle in config["work"].chunk.bundles]),
@@ -152,6 +180,7 @@ def _tune(dispatcher: Dispatcher, loggers: Sequence[tune.Callback], folder: str)
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=ChunkSearcher(dispatcher),
+            scheduler=scheduler,
             num_samples=-1,  # as many as the searcher has
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,

@@ -25,7 +25,7 @@ from orchestrator.sweep.cluster import Room, nodes, shape
 from orchestrator.sweep.signals import StopSignals
 from orchestrator.sweep.worker import Job, SpoiltWorkerError, Work, died_error, expected_key
 from orchestrator.tables import TrialState
-from orchestrator.trial import Execution, failed_result, timeout_error
+from orchestrator.trial import Execution, failed_result, record_pruned, timeout_error
 from orchestrator.trial_queue import Assignment, Chunk, TrialQueue
 
 LOOK_AT_NODES_EVERY_S = 5.0
@@ -172,13 +172,20 @@ class Watch(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial of a chunk has ended, and the next one runs."""
+        """A trial of a chunk has ended, and the next one runs; or it is at a rung, and pruned where Tune is done."""
         chunk = _chunk(trial)
+        if "rung" in result and not result["done"]:
+            return
         place = next(i for i, each in enumerate(chunk.assignments) if each.run_id == result["run_id"])
         assignment, kind = chunk.assignments[place], result.get("passing_kind")
         if kind:
             self._dispatcher.failed_in_passing(assignment, kind, result["detail"])
         else:
+            if "rung" in result:
+                try:
+                    record_pruned(self._dispatcher.job.results_uri, result["rung"].report)
+                except OSError as full:  # no row: the next run of the sweep tries it again
+                    result["detail"] += f" (its row could not be written: {full})"
             self._dispatcher.ended(
                 assignment,
                 TrialState(result["state"]),

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,6 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator import results
 from orchestrator.failures import TRANSIENT, classify, signature
+from orchestrator.pruning import VALIDATION, RungReport, Rungs, SteppedRun
+from orchestrator.search_entries import AshaEntry
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep.cluster import shape
 from orchestrator.tables import TrialResult, TrialState
@@ -47,6 +50,8 @@ class Job:
     results_uri: str
     run: RunTrial
     """What runs a trial and records its rows: ``run_and_record`` but for benchmarks and tests."""
+    asha: AshaEntry | None = None
+    """Where trials stop to be judged; the driver says which of them go on."""
 
 
 class Work:
@@ -60,6 +65,16 @@ class Work:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Work:
         return self  # the driver asks which chunk a result belongs to by identity
+
+
+class Report:
+    """A rung's report as Tune's results carry it."""
+
+    def __init__(self, report: RungReport) -> None:
+        self.report = report
+
+    def __repr__(self) -> str:
+        return f"at {self.report.share:.3g}"
 
 
 class SpoiltWorkerError(RuntimeError):
@@ -83,11 +98,19 @@ class TrialWorker(tune.Trainable):
 
         self._trial = trial
         self._cache = trial.BackboneCache()
+        self._problems = trial.ProblemCache()
+        self._stepped: SteppedRun[TrialResult] = SteppedRun()
         _wait_for_others(job, shape(self._chunk.bundles))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next chunk on the warm actor."""
-        self._begin(new_config)
+        """Take the next chunk on the warm actor, which a pruned trial may still have."""
+        try:
+            self._stepped.prune()
+        except Exception:
+            self._begin(new_config)
+            self._spoilt = True
+        else:
+            self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -96,15 +119,23 @@ class TrialWorker(tune.Trainable):
         self._spoilt = False
 
     def step(self) -> dict[str, Any]:
-        """Run the chunk's next trial to its row, and say how it ended."""
+        """Run the chunk's next trial to its row, and say how it ended; or to its next rung, and say how it does."""
         if self._spoilt:
             raise SpoiltWorkerError("the trial before failed and may have spoilt this process")
-        assignment = self._chunk.assignments[self._place]
-        self._place += 1
-        started = time.perf_counter()
+        if not self._stepped.is_running:
+            self._place += 1
+            self._started = time.perf_counter()
+        assignment, started = self._chunk.assignments[self._place - 1], self._started
         ending: dict[str, Any]
         try:
             result = self._run(assignment)
+            if isinstance(result, RungReport):
+                scores = result.result.metrics
+                said = f"{VALIDATION}exact_match={scores.get(VALIDATION + 'exact_match', float('nan')):.3f}"
+                ending = {"state": TrialState.PRUNED.value, "rung": Report(result), "share": result.share}
+                ending |= {"metrics": dict(scores), "detail": f"{said} after {result.result.train_steps} steps"}
+                ending |= {"run_id": assignment.run_id, "elapsed_s": time.perf_counter() - started}
+                return ending | {"done": False}
             # Only numbers that say something of the answers, and under names that are none of Tune's own.
             ending = {"state": TrialState.DONE.value, "metrics": dict(result.metrics)}
             ending["detail"] = f"exact_match={result.metrics.get('exact_match', float('nan')):.3f}"
@@ -114,19 +145,35 @@ class TrialWorker(tune.Trainable):
         ending |= {"run_id": assignment.run_id, "elapsed_s": time.perf_counter() - started}
         return ending | {"done": last and not self._spoilt}
 
-    def _run(self, assignment: Assignment) -> TrialResult:
+    def _run(self, assignment: Assignment) -> TrialResult | RungReport:
+        if self._stepped.is_running:
+            return self._stepped.go_on()
         execution = self._trial.Execution.begin(
             self._job.sweep, assignment.attempts, assignment.run_id, assignment.retries
         )
         if assignment.spec.placement.num_workers > 1:
             return self._run_on_ranks(assignment, execution)
-        return self._job.run(
+        following = self._following()
+        if following is not None:
+            self._trial.prefetch_problems(following, self._problems)
+        run = partial(
+            self._job.run,
             assignment.spec,
             self._job.results_uri,
             backbone_cache=self._cache,
+            problem_cache=self._problems,
             execution=execution,
             without_a_row=assignment.retried,
         )
+        asha = self._job.asha
+        if asha is None:
+            return run()
+        return self._stepped.start(lambda report: run(rungs=Rungs(asha, report)))
+
+    def _following(self) -> TrialSpec | None:
+        """The trial that this worker will probably run next."""
+        rest = self._chunk.assignments[self._place :]
+        return rest[0].spec if rest else self._chunk.upcoming
 
     def _failure(self, assignment: Assignment, error: Exception) -> dict[str, Any]:
         """What the driver is told of a failure: whether its row is written, and whether it may pass."""
@@ -146,7 +193,8 @@ class TrialWorker(tune.Trainable):
         """Nothing to load."""
 
     def cleanup(self) -> None:
-        """End the rank actors."""
+        """End the rank actors, and a pruned trial."""
+        self._stepped.prune()
         self._end_ranks()
 
     def _run_on_ranks(self, assignment: Assignment, execution: Any) -> TrialResult:
@@ -213,6 +261,7 @@ class RankActor:
 
         self._trial = trial
         self._cache = trial.BackboneCache()
+        self._problems = trial.ProblemCache()
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 will listen: this node's address and a port that is free now."""
@@ -227,7 +276,11 @@ class RankActor:
     def run(self, spec: TrialSpec, results_uri: str, execution: Any) -> TrialResult:
         """Run the trial together with the other ranks; rank 0 writes its rows."""
         result, predictions, losses = self._trial.run_trial(
-            spec, backbone_cache=self._cache, execution=execution, results_uri=results_uri
+            spec,
+            backbone_cache=self._cache,
+            problem_cache=self._problems,
+            execution=execution,
+            results_uri=results_uri,
         )
         if os.environ["RANK"] == "0":
             self._trial.record(results_uri, result, predictions, losses)

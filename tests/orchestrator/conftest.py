@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from orchestrator.specs import load_sweep
 from orchestrator.tables import TrialResult, TrialState, new_run_id
 from trainers.evaluate import Prediction
 from trainers.train import LossRow
@@ -59,3 +60,15 @@ def predictions():
 @pytest.fixture
 def losses():
     return [LossRow(step, 1 / step, 1e-3, 0.5, 10.0) for step in (1, 2, 3)]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads the text of a sweep's YAML, with overrides of a command line."""
+
+    def load_text(text, overrides=()):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return load_sweep(path, overrides)
+
+    return load_text

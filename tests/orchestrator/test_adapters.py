@@ -97,7 +97,7 @@ def test_stock_libraries_load_them_with_the_same_output(tmp_path, by_plain_torch
     trials = expand(spec)
     outcome = run_sweep(spec, trials, quiet=True)
     assert (outcome.done, outcome.failed) == (2, 0)
-    rows = results.read_trials(tmp_path).set_index("trial_id")
+    rows = results.load_trials(tmp_path).set_index("trial_id")
     for trial in trials:
         row = rows.loc[trial.trial_id]
         assert (row["num_workers"], row["zero_stage"]) == (2, zero_stage)
@@ -110,6 +110,6 @@ def test_stock_libraries_load_them_with_the_same_output(tmp_path, by_plain_torch
         assert (loss - bare).abs().max() > 0.01
         problems = draw_problems(trial.task, Split.TEST, 0, trial.n_test)
         answers = backbone.answer(trial.task.build(Split.TEST), problems, trial.recipe, 0)
-        predictions = results.read_predictions(tmp_path, trial_ids=[trial.trial_id]).sort_values("index")
+        predictions = results.load_predictions(tmp_path, trial_ids=[trial.trial_id]).sort_values("index")
         kept = [None if grid is None else [list(line) for line in grid] for grid in predictions["predicted"]]
         assert [None if grid is None else grid.tolist() for grid in answers] == kept

@@ -65,9 +65,9 @@ def kill(spec, folder, cache, phase, done):
 def finish(spec, folder, cache):
     """Run to the end; the row, what was predicted and the losses, as the tables have them."""
     run_and_record(spec, str(folder), backbone_cache=cache)
-    row = results.read_trials(folder).iloc[0]
-    predictions = results.read_predictions(folder).sort_values("index")
-    return row, predictions, results.read_losses(folder).sort_values("step")
+    row = results.load_trials(folder).iloc[0]
+    predictions = results.load_predictions(folder).sort_values("index")
+    return row, predictions, results.load_losses(folder).sort_values("step")
 
 
 def assert_same(expected, row, predictions, losses):
@@ -86,7 +86,7 @@ def assert_same(expected, row, predictions, losses):
 @pytest.mark.parametrize(("phase", "done", "resumed"), [("train", 1, None), ("train", 3, 2), ("evaluate", 0, 3)])
 def test_a_killed_trial_goes_on(tmp_path, cache, uninterrupted, monkeypatch, backbone, phase, done, resumed):
     kill(spec_of(backbone), tmp_path, cache[backbone], phase, done)
-    assert results.read_trials(tmp_path).empty
+    assert results.load_trials(tmp_path).empty
     trained = []
     step = TorchEngine.step
     monkeypatch.setattr(TorchEngine, "step", lambda *arguments: trained.append(1) or step(*arguments))

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from orchestrator.claims import HEARTBEAT_S, LEASE_S, Claims
+from orchestrator.claims import HEARTBEAT_S, LEASE_S, WORKERS_OUTLIVE_S, Claims
 
 
 class Clock:
@@ -102,6 +102,41 @@ def test_a_dead_process_of_this_machine_holds_nothing(tmp_path, open_claims):
     assert len(list((tmp_path / "claims").iterdir())) == 1
     assert open_claims("b").take(["x"]) == {"x"}, "at once, without its lease"
     assert [path.name for path in (tmp_path / "claims").iterdir()] == ["b.json"]
+
+
+def test_a_driver_that_dies_beside_us_leaves_its_workers_a_moment(tmp_path, open_claims):
+    """Its process is a zombie then: its parent, this test, has not asked about it. What it held is free soon."""
+    code = (
+        "import sys; from orchestrator.claims import Claims\n"
+        f"claims = Claims({str(tmp_path)!r}); claims.__enter__(); claims.take(['x'])\n"
+        "print('holds', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "holds\n"
+        ours = open_claims("b", monotonic=Clock())
+        assert ours.held_by_others() == {"x"}
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        Clock.now += WORKERS_OUTLIVE_S
+        assert ours.take(["x"]) == set(), "its worker may be about to write the row"
+        Clock.now += WORKERS_OUTLIVE_S
+        assert ours.take(["x"]) == {"x"}
+        assert Clock.now < LEASE_S
+
+
+def test_a_full_disk_stops_no_driver(open_claims, monkeypatch):
+    ours = open_claims("a")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orchestrator.claims.put_bytes", full)
+    assert ours.take(["x"]) == {"x"}
+    ours.release("x", ended=False)
+    monkeypatch.undo()
+    assert ours.take(["x"]) == {"x"}
+    assert open_claims("b").take(["x", "y"]) == {"y"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"beat": 1}', "\x00\xff"])

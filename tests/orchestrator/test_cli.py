@@ -51,7 +51,7 @@ def lines_of(capsys):
 def counts(lines):
     """Rows of a table of counts: backbone and task -> (to run, done, failed)."""
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
-    return {(row[0], row[1].split("(")[0]): tuple(map(int, row[2:])) for row in cells}
+    return {(row[0], row[1].split("(")[0]): tuple(map(int, row[2:5])) for row in cells}
 
 
 def test_plan_counts_and_starts_nothing(sweep_yaml, capsys, tmp_path):
@@ -69,12 +69,13 @@ def test_plan_and_status_of_a_half_finished_sweep(half_done, capsys):
     assert counts(lines)["baseline/majority", "life"] == (0, 2, 0)
     assert counts(lines)["baseline/majority", "elementary_ca"] == (1, 0, 1)
     assert counts(lines)["all", ""] == (3, 2, 1)
-    assert lines[-1].startswith("4 of 6 trials to run"), "what failed runs again"
+    assert lines[-1].startswith("3 of 6 trials to run"), "what failed for good is left alone"
     assert main(["status", half_done]) == 0
     lines = lines_of(capsys)
     assert "2 of 6 trials done, 1 failed, 3 not run yet. Tables: results/small" in lines
-    assert "out_of_memory: baseline/majority elementary_ca" in lines[-1]
-    assert "RuntimeError: no memory is left (attempts: 1)" in lines[-1]
+    assert "out_of_memory: baseline/majority elementary_ca" in lines[-2]
+    assert "RuntimeError: no memory is left (attempts: 1)" in lines[-2]
+    assert "--retry-failed out_of_memory" in lines[-1]
     assert main(["plan", half_done, "--set", "n_train=[3]"]) == 0
     assert counts(lines_of(capsys))["all", ""] == (2, 1, 1), "a cell that is done for one sweep is done for all"
 
@@ -93,18 +94,31 @@ def test_report_of_a_half_finished_sweep(half_done, capsys, tmp_path):
     assert (tmp_path / "elsewhere" / "learning_curves.png").exists()
 
 
-def test_skipping_what_failed(half_done, capsys):
+def test_what_failed_for_good_is_left_alone(half_done, capsys):
     for trial in expand(load_sweep(half_done))[3:]:
         run_and_record(trial, "results/small")
-    assert main(["run", half_done, "--skip-failed"]) == 1
-    assert lines_of(capsys)[0].startswith("Nothing to run: 5 trials are done, 1 failed before and are skipped")
+    for options in ([], ["--retry-failed", "timeout", "--retry-failed", "file_system"], ["--retry-failed", "none"]):
+        assert main(["run", half_done, *options]) == 1
+        assert lines_of(capsys)[0].startswith("Nothing to run: 5 trials are done, 1 failed before and are left alone")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--retry-failed", "oom"], "--retry-failed: invalid choice: 'oom'"),
+        (["--retry-failed", "all", "--retry-failed", "timeout"], "--retry-failed: all goes with no other kind"),
+    ],
+)
+def test_kinds_to_retry_are_checked(half_done, capsys, options, complaint):
+    assert main(["run", half_done, *options]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_compact(half_done, capsys):
-    before = results.read_trials("results/small")
+    before = results.load_trials("results/small")
     assert main(["compact", "results/small"]) == 0
     assert lines_of(capsys) == ["predictions: 2 files merged, losses: 0 files merged, trials: 3 files merged"]
-    assert sorted(results.read_trials("results/small")["trial_id"]) == sorted(before["trial_id"])
+    assert sorted(results.load_trials("results/small")["trial_id"]) == sorted(before["trial_id"])
 
 
 def test_tasks(capsys):

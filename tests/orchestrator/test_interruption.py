@@ -124,12 +124,12 @@ def test_ctrl_c_then_sigkill_then_finish(sweep_yaml, tmp_path):
     assert process.returncode == 0, errors
     assert f"{len(trials) - len(after_sigkill)} of {len(trials)} trials to run" in output
 
-    rows = results.read_trials(folder)
+    rows = results.load_trials(folder)
     assert sorted(rows["trial_id"]) == sorted(trial.trial_id for trial in trials)
     assert set(rows["state"]) == {"done"}
     raw = pyarrow.dataset.dataset(folder / "trials").to_table(columns=["trial_id"])
     assert raw.num_rows == len(trials), "nothing that was done ran again"
-    predictions = results.read_predictions(folder)
+    predictions = results.load_predictions(folder)
     assert len(predictions) == len(trials) * sweep.n_test
     assert not predictions.duplicated(["trial_id", "problem_id", "attempt"]).any()
     assert not list(tmp_path.glob("*ray*"))

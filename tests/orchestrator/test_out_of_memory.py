@@ -108,7 +108,7 @@ def test_training_goes_on_from_its_checkpoint(monkeypatch, tmp_path, cache, room
     limit_module(monkeypatch, SmallMemory(3, "gpu", from_call=2 * num_layers + 1))
     result = run_and_record(spec_of(checkpoint_every_s=1e-9), str(tmp_path), backbone_cache=cache)
     assert (result.micro_batch_size, result.resumed_from_step) == (2, 2)
-    losses = results.read_losses(tmp_path).sort_values("step")["loss"].tolist()
+    losses = results.load_losses(tmp_path).sort_values("step")["loss"].tolist()
     assert losses[:2] == [row.loss for row in roomy[2][:2]]
     assert losses[2] == pytest.approx(roomy[2][2].loss, rel=1e-4)
 
@@ -117,7 +117,7 @@ def test_one_example_that_does_not_fit_fails_the_trial(monkeypatch, tmp_path, ca
     limit_module(monkeypatch, SmallMemory(0, "gpu"))
     with pytest.raises(RuntimeError, match=r"out of memory while training with micro-batches of 1: CUDA out of memory"):
         run_and_record(spec_of(), str(tmp_path), backbone_cache=cache)
-    row = results.read_trials(tmp_path).iloc[0]
+    row = results.load_trials(tmp_path).iloc[0]
     assert (row["state"], row["error_kind"]) == ("failed", "out_of_memory")
     assert row[["micro_batch_size", "eval_batch_size"]].isna().all()
     assert "in limited" in row["error"], "where it happened"
@@ -147,7 +147,7 @@ def test_one_problem_that_does_not_fit_fails_the_trial(monkeypatch, tmp_path, ca
     monkeypatch.setattr(CausalLM, "answer", lambda self, task, problems, *rest: ERRORS["cpu"]())
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         run_and_record(spec_of(), str(tmp_path), backbone_cache=cache)
-    assert results.read_trials(tmp_path)["error_kind"].tolist() == ["out_of_memory"]
+    assert results.load_trials(tmp_path)["error_kind"].tolist() == ["out_of_memory"]
 
 
 def test_what_was_used_is_said_of_untrained_backbones_too():

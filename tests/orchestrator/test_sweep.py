@@ -52,13 +52,13 @@ def test_both_workers_take_part_and_numbers_equal_those_without_ray(tmp_path, mo
     _, trials, outcome = run(tmp_path, backbones=["baseline/majority", "baseline/oracle"], seeds=[0, 1, 2, 3])
     assert (outcome.done, outcome.failed, outcome.missing, outcome.exit_status) == (9, 0, 0, 0)
     assert len(pids) == 2, "short trials do not all go to the worker that starts first"
-    rows = results.read_trials(tmp_path).set_index("trial_id")
+    rows = results.load_trials(tmp_path).set_index("trial_id")
     assert sorted(rows.index) == sorted(trial.trial_id for trial in trials)
     for trial in trials[::4]:
         result, predictions, _ = run_trial(trial)
         row = rows.loc[trial.trial_id]
         assert row["cell_accuracy"] == result.metrics["cell_accuracy"]
-        kept = results.read_predictions(tmp_path, trial_ids=[trial.trial_id])
+        kept = results.load_predictions(tmp_path, trial_ids=[trial.trial_id])
         assert kept["cell_accuracy"].tolist() == [prediction.scores["cell_accuracy"] for prediction in predictions]
     assert rows.loc[trials[-1].trial_id, "exact_match"] == 1.0
     assert (
@@ -73,7 +73,7 @@ def test_a_failing_trial_is_a_row_and_stops_nothing(tmp_path):
     for attempt in (1, 2):
         _, trials, outcome = run(tmp_path, backbones=["baseline/oracle"], tasks=[IMPOSSIBLE, LIFE])
         assert (outcome.done, outcome.failed, outcome.exit_status) == (2 - attempt, 1, 1)
-        rows = results.read_trials(tmp_path).set_index("trial_id")
+        rows = results.load_trials(tmp_path).set_index("trial_id")
         failed = rows.loc[trials[0].trial_id]
         assert (failed["state"], failed["error_kind"], failed["attempts"]) == ("failed", "bad_spec", attempt)
         assert "distinct test problems asked for" in failed["error"]
@@ -94,8 +94,8 @@ def test_the_trial_of_a_dead_worker_is_tried_again(tmp_path, monkeypatch):
     backbones = ["baseline/majority", "baseline/oracle"]
     _, trials, outcome = run(tmp_path, backbones=backbones, n_test=100, n_train=[3, 10, 30])
     assert killed
-    assert (outcome.failed, outcome.done) == (0, len(trials)), results.read_trials(tmp_path)["error"].tolist()
-    rows = results.read_trials(tmp_path)
+    assert (outcome.failed, outcome.done) == (0, len(trials)), results.load_trials(tmp_path)["error"].tolist()
+    rows = results.load_trials(tmp_path)
     assert set(rows["state"]) == {"done"}
     assert sorted(rows["retries"])[-1] == 1
     assert set(rows["attempts"]) == {1}, "what passes does not count"
@@ -105,13 +105,13 @@ def test_a_trial_of_two_workers_has_its_own_placement_group(tmp_path):
     placement = {"num_workers": 2, "cpus_per_worker": 1}  # all of this machine: the waiting actor must ask for nothing
     _, trials, outcome = run(tmp_path, backbones=["baseline/majority"], placement=placement)
     assert (outcome.done, outcome.failed) == (2, 0)
-    rows = results.read_trials(tmp_path).set_index("trial_id")
+    rows = results.load_trials(tmp_path).set_index("trial_id")
     assert rows["num_workers"].tolist() == [2, 2]
     for trial in trials:
         alone = trial.model_copy(update={"placement": trial.placement.model_copy(update={"num_workers": 1})})
         assert alone.trial_id == trial.trial_id
         assert rows.loc[trial.trial_id, "cell_accuracy"] == run_trial(alone)[0].metrics["cell_accuracy"]
-    assert len(results.read_predictions(tmp_path)) == 2 * 8
+    assert len(results.load_predictions(tmp_path)) == 2 * 8
 
 
 TRAINED = ("train_loss", "exact_match", "cell_accuracy", "num_trainable_params")
@@ -129,11 +129,11 @@ def test_the_same_yaml_trains_to_the_same_numbers(tmp_path):
     for folder in (tmp_path / "first", tmp_path / "second"):
         _, trials, outcome = run(folder, **fields)
         assert (outcome.done, outcome.failed) == (4, 0)
-        tables.append(results.read_trials(folder).set_index("trial_id").loc[[trial.trial_id for trial in trials]])
+        tables.append(results.load_trials(folder).set_index("trial_id").loc[[trial.trial_id for trial in trials]])
     for column in TRAINED:
         assert tables[0][column].tolist() == tables[1][column].tolist(), column
     assert tables[0]["train_loss"].nunique() == 4
-    losses = [results.read_losses(tmp_path / name)[["trial_id", "step", "loss"]] for name in ("first", "second")]
+    losses = [results.load_losses(tmp_path / name)[["trial_id", "step", "loss"]] for name in ("first", "second")]
     assert len(losses[0]) == 4 * 3
     assert losses[0].sort_values(["trial_id", "step"]).equals(losses[1].sort_values(["trial_id", "step"]))
     alone = run_trial(trials[-1])[0]
@@ -146,11 +146,11 @@ def test_zero_on_two_workers_trains_as_one_worker_does(tmp_path):
     for name, placement in (("one", {}), ("two", {"num_workers": 2, "zero_stage": 3})):
         _, _, outcome = run(tmp_path / name, placement=placement, **fields)
         assert (outcome.done, outcome.failed) == (1, 0)
-        rows.append(results.read_trials(tmp_path / name).iloc[0])
+        rows.append(results.load_trials(tmp_path / name).iloc[0])
     assert (rows[1]["num_workers"], rows[1]["zero_stage"]) == (2, 3)
     assert rows[0]["trial_id"] == rows[1]["trial_id"]
     assert rows[1]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=1e-5)
-    assert len(results.read_losses(tmp_path / "two")) == 2
+    assert len(results.load_losses(tmp_path / "two")) == 2
 
 
 def test_a_trial_that_takes_too_long_ends(tmp_path):
@@ -159,7 +159,7 @@ def test_a_trial_that_takes_too_long_ends(tmp_path):
         tmp_path, backbones=["baseline/oracle"], tasks=[{"maze": {}}], n_test=4000, placement={"timeout_s": 1}
     )
     assert outcome.failed == 1
-    assert results.read_trials(tmp_path)["error_kind"].tolist() == ["timeout"]
+    assert results.load_trials(tmp_path)["error_kind"].tolist() == ["timeout"]
     assert time.monotonic() - began < 60
 
 
@@ -170,7 +170,7 @@ def test_a_trial_that_takes_too_long_ends(tmp_path):
 def test_what_finds_no_room_is_refused_before_anything_starts(tmp_path, placement):
     with pytest.raises(ValueError, match=r"^placement: .* do not fit on 1 node\(s\) of \(2 CPU, 0 GPU\); lower"):
         run(tmp_path, backbones=["baseline/oracle"], placement=placement)
-    assert results.read_trials(tmp_path).empty
+    assert results.load_trials(tmp_path).empty
 
 
 def test_a_stop_signal_is_noted_once():

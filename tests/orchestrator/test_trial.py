@@ -76,7 +76,7 @@ def test_a_task_of_given_problems_is_solved_or_not(tmp_path):
         assert (result.n_test, len(predictions)) == (2, 2)
         assert (result.metrics["exact_match"], result.metrics["solved"]) == (exact_match, solved)
         run_and_record(spec, str(tmp_path / "results"))
-    assert sorted(results.read_trials(tmp_path / "results")["solved"]) == [0.0, 1.0]
+    assert sorted(results.load_trials(tmp_path / "results")["solved"]) == [0.0, 1.0]
 
 
 def test_what_fails_becomes_a_row_and_is_raised_again(tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_what_fails_becomes_a_row_and_is_raised_again(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "evaluate", evaluate)
     with pytest.raises(RuntimeError, match="out of memory"):
         run_and_record(SPEC, str(tmp_path))
-    row = results.read_trials(tmp_path).iloc[0]
+    row = results.load_trials(tmp_path).iloc[0]
     assert (row["state"], row["error_kind"]) == ("failed", "out_of_memory")
     assert row["error"].startswith("Traceback")
     assert row["error"].endswith("RuntimeError: CUDA error: out of memory")

@@ -295,3 +295,39 @@ def test_what_another_driver_holds_is_waited_for(tmp_path):
         chunk = queue.take(lambda bundles: True)
         assert chunk.assignments[0].spec == trials[1], "the other driver left without its row"
         assert [spec for spec, _ in queue.ended_elsewhere] == [trials[0]]
+
+
+def test_the_row_of_a_worker_that_was_taken_for_dead_counts():
+    """It outlived its node by a moment and ended its trial: that is not run a second time."""
+    (trial,) = cells(n_train=[3])
+    clock, rows, ended = Clock(), {}, []
+    source = Grid([trial])
+    source.ended = lambda spec, state, metrics: ended.append((spec, state))
+    queue = make_queue(source, rows, monotonic=clock)
+    chunk = queue.take(lambda bundles: True)
+    wait_s = queue.failed_in_passing(chunk.assignments[0], "node_died")
+    queue.chunk_ended(chunk)
+    rows[trial.trial_id] = TrialStatus(DONE, 1, None)
+    clock.now += 2 * wait_s
+    assert queue.take(lambda bundles: True) is None
+    assert queue.ended_elsewhere == ended == [(trial, DONE)]
+    assert queue.finished
+
+
+def test_tables_that_cannot_be_read_for_a_moment_end_nothing():
+    (trial,) = cells(n_train=[3])
+    clock, answers = Clock(), iter([{}, OSError("stale file handle")])
+
+    def read_states():
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    queue = make_queue([trial], monotonic=clock, read_states=read_states)
+    chunk = queue.take(lambda bundles: True)
+    clock.now += 2 * queue.failed_in_passing(chunk.assignments[0], "file_system")
+    queue.chunk_ended(chunk)
+    again = queue.take(lambda bundles: True)
+    assert again.assignments[0].spec == trial
+    assert again.assignments[0].retries == 1

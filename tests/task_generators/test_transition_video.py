@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 from task_generators.problem import Grid, Problem, frozen_grid
 from task_generators.render import Image, render
 from task_generators.tasks.maze import Maze
-from task_generators.transition_video import Interpolation, answer_image, problem_video, transition_video
+from task_generators.transition_video import (
+    Interpolation,
+    answer_image,
+    problem_video,
+    transition_video,
+    video_pictures,
+)
 
 RNG = np.random.default_rng(0)
 QUESTION = RNG.integers(0, 256, (26, 19, 3)).astype(np.uint8)
@@ -110,3 +117,25 @@ def test_the_real_states_of_a_maze_grow_its_path() -> None:
     marked = [(frame == Maze.palette.colors[4]).all(axis=-1).sum() for frame in video]
     assert marked == sorted(marked)
     assert len(set(marked)) > 4
+
+
+@every_interpolation
+@pytest.mark.parametrize("num_frames", [2, 3, 9, 49])
+def test_a_video_is_made_of_its_pictures(interpolation: Interpolation, num_frames: int) -> None:
+    """Problems that differ in a grid that is shown differ in a picture, and only these have another video."""
+    problem = Maze(height=9, width=9).draw(1, "pictures")[0]
+    maze = Maze(height=9, width=9)
+
+    def draw(grid: Grid) -> Image:
+        return render(grid, maze.palette, maze.style)
+
+    pictures = video_pictures(problem, draw, num_frames, interpolation)
+    video = problem_video(problem, draw, num_frames, interpolation)
+    assert np.array_equal(pictures[0], video[0])
+    assert np.array_equal(pictures[-1], video[-1])
+    for place, state in enumerate(problem.states):
+        states = [*problem.states[:place], frozen_grid(0 * state), *problem.states[place + 1 :]]
+        other = replace(problem, states=tuple(states))
+        other_pictures = video_pictures(other, draw, num_frames, interpolation)
+        is_shown = not np.array_equal(problem_video(other, draw, num_frames, interpolation), video)
+        assert is_shown == any(not np.array_equal(*pair) for pair in zip(pictures, other_pictures, strict=True))

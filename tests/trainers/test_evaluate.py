@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +75,113 @@ def test_batch_size_changes_nothing(eval_batch_size):
     _, expected = answered(TWICE, attempts=2)
     _, predictions = answered(TWICE, attempts=2, eval_batch_size=eval_batch_size)
     assert [p.scores for p in predictions] == [p.scores for p in expected]
+
+
+class Scoring(Echo):
+    """Calls ``hook`` with the problem before it scores it."""
+
+    hook: object
+
+    def score(self, problem, grid):
+        self.hook(problem)
+        return super().score(problem, grid)
+
+
+class Hooked(Scripted):
+    """Calls ``hook`` with the number of batches answered by then before it answers one."""
+
+    def __init__(self, script, hook):
+        super().__init__(script)
+        self.hook = hook
+
+    def answer(self, task, problems, recipe, attempt):
+        self.hook(len(self.batches))
+        return super().answer(task, problems, recipe, attempt)
+
+
+def evaluated(backbone, task, attempts=2):
+    return evaluate(backbone, task, PROBLEMS, TrainRecipe(attempts=attempts), Placement(eval_batch_size=2))
+
+
+def test_a_batch_is_scored_while_the_next_one_is_answered():
+    second_batch_begun, first_scored = threading.Event(), threading.Event()
+    waits = []
+
+    def answering(batch):
+        if batch == 1:
+            second_batch_begun.set()
+            waits.append(first_scored.wait(timeout=30))
+
+    def scoring(problem):
+        if problem.problem_id == "0" and not waits:
+            waits.append(second_batch_begun.wait(timeout=30))
+            first_scored.set()
+
+    evaluated(Hooked(ONCE, answering), Scoring(hook=scoring), attempts=1)
+    assert waits == [True, True], "each waited for the other to be under way"
+
+
+def test_slow_scoring_changes_neither_the_order_nor_the_numbers():
+    scored = []
+
+    def scoring(problem):
+        scored.append(problem.problem_id)
+        time.sleep(0.002)
+
+    predictions = evaluated(Scripted(TWICE), Scoring(hook=scoring))
+    assert scored == list("0123401234")
+    expected = answered(TWICE, attempts=2)[1]
+    assert [(p.index, p.attempt, p.parsed, p.scores) for p in predictions] == [
+        (p.index, p.attempt, p.parsed, p.scores) for p in expected
+    ]
+
+
+@pytest.mark.parametrize("bad", "0234")
+@pytest.mark.parametrize("then", [None, RuntimeError("of answering")], ids=["alone", "then answering fails"])
+def test_what_scoring_raises_comes_first(bad, then):
+    def scoring(problem):
+        if problem.problem_id == bad:
+            time.sleep(0.01)
+            raise ZeroDivisionError(bad)
+
+    def answering(batch):
+        if then is not None and batch == int(bad) // 2 + 1:
+            raise then
+
+    backbone = Hooked(TWICE, answering)
+    with pytest.raises(ZeroDivisionError, match=bad):
+        evaluated(backbone, Scoring(hook=scoring))
+    assert not any(thread.name.startswith("score answers") for thread in threading.enumerate())
+
+
+def test_an_interruption_is_not_kept_waiting_by_the_scores():
+    gate = threading.Event()
+
+    def answering(batch):
+        if batch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(Hooked(ONCE, answering), Scoring(hook=lambda problem: gate.wait(timeout=30)), attempts=1)
+    assert not gate.is_set()
+    gate.set()
+
+
+def test_a_batch_that_is_halved_is_scored_once_and_in_order():
+    scored, sizes = [], []
+
+    class Little(Scripted):
+        def answer(self, task, problems, recipe, attempt):
+            if len(problems) > 1:
+                raise MemoryError
+            return super().answer(task, problems, recipe, attempt)
+
+    task = Scoring(hook=lambda problem: scored.append(problem.problem_id))
+    predictions = evaluate(
+        Little(ONCE), task, PROBLEMS, TrainRecipe(), Placement(eval_batch_size=4), on_batch_size=sizes.append
+    )
+    assert scored == [p.problem_id for p in predictions] == list("01234")
+    assert sizes == [1]
 
 
 def test_one_attempt_averages_over_problems():

@@ -97,6 +97,19 @@ FLAVORS = [
         num_gpus=1,
         memory_gb=40,
     ),
+    BackboneSpec(
+        name="cogvideox/1.5-5b-i2v-random",
+        family="video",
+        repo_id="THUDM/CogVideoX1.5-5B-I2V",
+        pretrained=False,
+        lora_targets=ATTENTION,
+        recipe=PUBLISHED_RECIPE,
+        num_params=5.57e9,
+        license="other (CogVideoX)",
+        num_gpus=1,
+        memory_gb=40,
+        note="to compare cogvideox/1.5-5b-i2v with; transformer never pretrained",
+    ),
 ]
 
 ARCHITECTURES = r"^CogVideoX"
