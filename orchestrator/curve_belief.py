@@ -22,13 +22,14 @@ from task_generators.rng import problem_rng
 
 Array = npt.NDArray[np.float64]
 
-MEAN_PROBIT_AT_100 = 0.75
+MEAN_PROBIT_AT_100 = 0.9
 MEAN_SLOPE_AT_100 = 1.4
 """Probits a decade."""
-MEAN_CURVATURE = -0.25
-"""Probits a decade squared: curves flatten, those that are slow to reach an accuracy most of all."""
-SMOOTHNESS_DECADES = 0.8
-NUGGET = 0.15
+FLATTENING = 0.42
+"""What a decade of sizes counts falls by a factor ``exp(FLATTENING)`` a decade: a power law of n_train with exponent
+-0.18. Where thousands of examples are needed curves rise slowly, and sizes tell more of each other."""
+SMOOTHNESS_DECADES = 1.0
+NUGGET = 0.16
 """Standard deviation of what is left beside binomial noise: another training set or initialisation."""
 SMALLEST_SCORE = 0.005
 """Scores nearer to 0 or 1 than one answer in 200 say no more than this."""
@@ -45,10 +46,10 @@ class Spread:
     shape: float
 
 
-SHARED = Spread(0.3, 0.5)
-SAME_TASK = Spread(0.6, 0.8)
-SAME_BACKBONE = Spread(0.4, 0.2)
-SAME_TASK_AND_BACKBONE = Spread(0.3, 0.65)
+SHARED = Spread(0.15, 0.4)
+SAME_TASK = Spread(0.45, 0.9)
+SAME_BACKBONE = Spread(0.3, 0.2)
+SAME_TASK_AND_BACKBONE = Spread(0.15, 0.7)
 OWN = Spread(0.1, 0.25)
 """These and the numbers above are those of greatest likelihood on published learning curves of two backbones and
 thirty-four tasks (arXiv 2510.24448, tables 12 to 16), rounded. ``OWN``, the part of
@@ -71,42 +72,42 @@ class CurveBelief:
     def __init__(self, accuracy: float) -> None:
         self._threshold = _probit(accuracy)
         self._curves: list[Curve] = []
-        self._log_sizes: list[float] = []
+        self._positions: list[float] = []
         self._residuals: list[float] = []
         self._variances: list[float] = []
         self._deviates = problem_rng("learning curves").standard_normal((NUM_SAMPLES, 1))
 
     def observe(self, curve: Curve, n_train: int, score: float, n_test: int) -> None:
         """A trial of ``curve`` with ``n_train`` training problems answered the share ``score`` of ``n_test`` right."""
-        log_size = _log_size(n_train)
+        position = _position(n_train)
         self._curves.append(curve)
-        self._log_sizes.append(log_size)
-        self._residuals.append(_probit(score) - float(_mean(log_size)))
+        self._positions.append(position)
+        self._residuals.append(_probit(score) - float(_mean(position)))
         self._variances.append(_binomial_variance(score, n_test) + NUGGET**2)
 
     def chances(self, curve: Curve, sizes: Sequence[int], n_test: int) -> Array:
         """Probabilities of which of ``sizes`` (ascending) is the first to score at least the accuracy: one for each,
         and a last one for none; they sum to 1."""
-        log_sizes = np.array([_log_size(size) for size in sizes])
-        mean, covariance = self._posterior(curve, log_sizes)
+        positions = np.array([_position(size) for size in sizes])
+        mean, covariance = self._posterior(curve, positions)
         chance_variance = _binomial_variance(_NORMAL.cdf(self._threshold), n_test) + NUGGET**2
         root = np.linalg.cholesky(covariance + chance_variance * np.eye(len(sizes)))
         reached = mean + self._normal_deviates(len(sizes)) @ root.T >= self._threshold
         first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))
         return np.asarray(np.bincount(first, minlength=len(sizes) + 1) / NUM_SAMPLES)
 
-    def _posterior(self, curve: Curve, log_sizes: Array) -> tuple[Array, Array]:
+    def _posterior(self, curve: Curve, positions: Array) -> tuple[Array, Array]:
         """Mean [size] and covariance [size, size] of the curve's probits, given the scores nearest to it."""
-        own = np.array([curve] * len(log_sizes))
-        mean, covariance = _mean(log_sizes), _covariance(own, log_sizes, own, log_sizes)
+        own = np.array([curve] * len(positions))
+        mean, covariance = _mean(positions), _covariance(own, positions, own, positions)
         if not self._curves:
             return mean, covariance
         curves = np.array(self._curves)
         nearest = _nearest(curve, curves)
-        curves, seen = curves[nearest], np.array(self._log_sizes)[nearest]
+        curves, seen = curves[nearest], np.array(self._positions)[nearest]
         noise = np.diag(np.array(self._variances)[nearest])
         root = np.linalg.cholesky(_covariance(curves, seen, curves, seen) + noise)
-        gain = np.linalg.solve(root, _covariance(curves, seen, own, log_sizes))
+        gain = np.linalg.solve(root, _covariance(curves, seen, own, positions))
         residuals = np.linalg.solve(root, np.array(self._residuals)[nearest])
         return mean + gain.T @ residuals, covariance - gain.T @ gain
 
@@ -117,25 +118,32 @@ class CurveBelief:
         return self._deviates[:, :num_sizes]
 
 
-def cheapest_probe(chances: Array, prices: Sequence[float]) -> int:
-    """The cell to measure first, so that finding the first one that reaches the accuracy is cheapest on average.
+def cheapest_probe(
+    chances: Array, prices: Sequence[float], confidence: float = 1.0, loss: float = math.inf
+) -> int | None:
+    """The cell to measure first, so that telling the first one that reaches the accuracy is cheapest on average; None:
+    measure none, the likeliest answer is good enough.
 
     ``chances`` has one entry a cell and one for none; ``prices`` one a cell. A cell that reaches it rules out the
     larger ones, one that does not the smaller ones: an optimal search tree with prices (Knuth, 1971) by dynamic
-    programming over intervals, O(cells^3).
+    programming over intervals, O(cells^3). The search may end before one answer is left where an answer has
+    ``confidence`` among those left; if it is wrong, that costs ``loss``.
     """
     num_answers = len(chances)
     cumulated = np.concatenate([[0.0], np.cumsum(chances)])
     price = np.asarray(prices, dtype=np.float64)
     expected = np.zeros((num_answers + 1, num_answers + 1))  # [a, b]: the answer is one of a .. b - 1
-    first = 0
+    first: int | None = None
     for width in range(2, num_answers + 1):
         for a in range(num_answers + 1 - width):
             b = a + width
-            of_probe = (cumulated[b] - cumulated[a]) * price[a : b - 1]
-            of_probe += expected[a, a + 1 : b] + expected[a + 1 : b, b]
+            mass = cumulated[b] - cumulated[a]
+            of_probe = mass * price[a : b - 1] + expected[a, a + 1 : b] + expected[a + 1 : b, b]
             first = int(of_probe.argmin())
             expected[a, b] = of_probe[first]
+            likeliest = float(chances[a:b].max())
+            if likeliest >= confidence * mass and loss * (mass - likeliest) < expected[a, b]:
+                first, expected[a, b] = None, loss * (mass - likeliest)
     return first
 
 
@@ -151,10 +159,10 @@ def _nearest(curve: Curve, curves: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
 
 
 def _covariance(
-    curves_a: npt.NDArray[np.int64], log_sizes_a: Array, curves_b: npt.NDArray[np.int64], log_sizes_b: Array
+    curves_a: npt.NDArray[np.int64], positions_a: Array, curves_b: npt.NDArray[np.int64], positions_b: Array
 ) -> Array:
     """Prior covariance [a, b] of the probits of two lists of cells."""
-    distance = math.sqrt(3) * np.abs(log_sizes_a[:, None] - log_sizes_b[None, :]) / SMOOTHNESS_DECADES
+    distance = math.sqrt(3) * np.abs(positions_a[:, None] - positions_b[None, :]) / SMOOTHNESS_DECADES
     matern = (1 + distance) * np.exp(-distance)
     task, backbone, own = np.moveaxis(curves_a[:, None, :] == curves_b[None, :, :], 2, 0)
     relations = (
@@ -167,14 +175,14 @@ def _covariance(
     return np.asarray(sum(same * (spread.level**2 + spread.shape**2 * matern) for same, spread in relations))
 
 
-def _mean(log_size: Array | float) -> Array:
-    """Rising up to where the parabola turns, level from there on."""
-    decades = np.minimum(np.asarray(log_size) - 2, -MEAN_SLOPE_AT_100 / (2 * MEAN_CURVATURE))
-    return np.asarray(MEAN_PROBIT_AT_100 + MEAN_SLOPE_AT_100 * decades + MEAN_CURVATURE * decades**2)
+def _mean(position: Array | float) -> Array:
+    return np.asarray(MEAN_PROBIT_AT_100 + MEAN_SLOPE_AT_100 * np.asarray(position))
 
 
-def _log_size(n_train: int) -> float:
-    return math.log10(max(n_train, 1))
+def _position(n_train: int) -> float:
+    """Where a size lies on the axis on which curves are equally smooth everywhere: decades from 100 on, shorter and
+    shorter."""
+    return -math.expm1(-FLATTENING * math.log10(max(n_train, 1) / 100)) / FLATTENING
 
 
 def _probit(share: float) -> float:

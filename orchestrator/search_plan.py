@@ -15,13 +15,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from orchestrator.search_entries import RANK, NumberRange, OptunaEntry, Space, holds_integers
 from orchestrator.sweep_yaml import one_line
-from orchestrator.trial_spec import TrialSpec, recipe_json, task_json
+from orchestrator.trial_spec import TrialIds, TrialSpec, recipe_json, task_json
 from trainers.backbone import check_recipe
 from trainers.recipe import IGNORED_FIELDS, TrainRecipe
 
@@ -53,23 +54,34 @@ class Study:
     def trials(self, point: Point) -> list[TrialSpec]:
         """The trials of a point, one for each seed. ValueError when its values do not go together."""
         recipe = _recipe(self.cells[0], point)
-        return [
-            TrialSpec.model_construct(
-                **{name: getattr(cell, name) for name in TrialSpec.model_fields}
-                | {"recipe": recipe, RANK: point.get(RANK, cell.lora_rank)}
-            )
-            for cell in self.cells
-        ]
+        task, version = self._task
+        ids = TrialIds(self.cells[0].backbone_spec, task, version, recipe_json(recipe))
+        trials = []
+        for cell in self.cells:
+            fields = {name: getattr(cell, name) for name in TrialSpec.model_fields}
+            trial = TrialSpec.model_construct(**fields | {"recipe": recipe, RANK: point.get(RANK, cell.lora_rank)})
+            trial.__dict__["trial_id"] = ids.of(trial.seed, trial.n_train, trial.lora_rank, trial.n_test)
+            trials.append(trial)
+        return trials
 
     def point(self, lora_rank: int, recipe: TrainRecipe) -> Point | None:
         """The point that a trial of this study is of; None when it lies outside of the space, or in the trial something
         else differs as well."""
-        if recipe_json(_without(recipe, self.space)) != recipe_json(_without(self.cells[0].recipe, self.space)):
-            return None
-        point = {name: lora_rank if name == RANK else getattr(recipe, name) for name in self.space}
         if RANK not in self.space and lora_rank != self.cells[0].lora_rank:
             return None
+        if recipe_json(_without(recipe, self.space)) != self._rest_of_recipe:
+            return None
+        point = {name: lora_rank if name == RANK else getattr(recipe, name) for name in self.space}
         return point if all(_contains(self.space[name], value) for name, value in point.items()) else None
+
+    @cached_property
+    def _rest_of_recipe(self) -> str:
+        return recipe_json(_without(self.cells[0].recipe, self.space))
+
+    @cached_property
+    def _task(self) -> tuple[str, int]:
+        task = self.cells[0].task
+        return task_json(task), task.build().generator_version
 
     def other_points(self, known: Iterable[Point]) -> Iterator[Point]:
         """Points that are none of ``known``, spread over the space; all of them where it is finite."""
@@ -220,15 +232,17 @@ def _tried_points(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Point
     points: dict[str, Point] = {}
     ids: dict[str, set[str]] = {}
     have_rows: dict[str, set[str]] = {}
-    recipes: dict[str, TrainRecipe | None] = {}
+    read: dict[tuple[str, int], tuple[Point, str] | None] = {}
     for row in rows:
-        if row["recipe"] not in recipes:
-            recipes[row["recipe"]] = _read_recipe(row["recipe"])
-        recipe = recipes[row["recipe"]]
-        point = None if recipe is None else study.point(int(row[RANK]), recipe)
-        if point is None:
+        written = row["recipe"], int(row[RANK])
+        if written not in read:
+            recipe = _read_recipe(row["recipe"])
+            found = None if recipe is None else study.point(written[1], recipe)
+            read[written] = None if found is None else (found, point_key(found))
+        known = read[written]
+        if known is None:
             continue
-        key = point_key(point)
+        point, key = known
         if key not in ids:
             try:
                 ids[key] = {trial.trial_id for trial in study.trials(point)}
@@ -350,7 +364,7 @@ def _at(name: str, values: NumberRange | tuple[Any, ...], share: float) -> Any:
     if not isinstance(values, NumberRange):
         return values[min(len(values) - 1, int(share * len(values)))]
     if values.log:
-        value = values.low * (values.high / values.low) ** share
+        value = min(max(float(f"{values.low * (values.high / values.low) ** share:.4g}"), values.low), values.high)
     elif number is not None:
         value = values.low + min(number - 1, int(share * number)) * (values.step or 1.0)
     else:

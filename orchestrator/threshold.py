@@ -10,9 +10,9 @@ accuracy after reaching it, the answer is one of its crossings.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from orchestrator.curve_belief import Curve, CurveBelief, cheapest_probe
 from orchestrator.search_entries import ThresholdEntry
@@ -24,6 +24,7 @@ NORMAL_95 = 1.959963984540054
 REPEAT_SEED_STEP = 10_000
 """Repeat r of seed s runs with seed ``s + r * REPEAT_SEED_STEP``: a seed that belongs to no other group and does not
 depend on which seeds the sweep has."""
+CHEAP = True
 ROUNDING = 1e-9
 
 
@@ -91,6 +92,7 @@ class _Group:
     """Ascending in n_train."""
     waits_for: str | None = None
     """``trial_id`` of the trial that it gave out last, until that has ended."""
+    inferred: tuple[int, float] | None = None
     remaining: int = 0
     """Trials that it may still give out."""
 
@@ -113,11 +115,12 @@ class ThresholdSearch:
         self._entry = entry
         self._price = price
         self._max_running = max_running
+        self._loss = max(map(price, trials), default=0.0) / (1 - entry.confidence) if entry.confidence < 1 else math.inf
         self._belief = CurveBelief(entry.accuracy)
         self._groups = _grouped(trials)
         self._by_key = {_key(group.cells[0].trial): group for group in self._groups}
-        self._fresh = deque(self._groups)
-        self._continued: deque[_Group] = deque()
+        self._open = [(0.0, group.curve.group) for group in self._groups]
+        """A heap of groups that wait for no trial, by the price of what they needed when they were last looked at."""
         self._waiting: dict[str, list[_Group]] = {}
         self._given: set[str] = set()
         self._observed: set[str] = set()
@@ -128,12 +131,17 @@ class ThresholdSearch:
     def ready(self) -> list[TrialSpec]:
         """Trials to start now: the next of every group that waits for none, groups that have begun before others."""
         trials: list[TrialSpec] = []
-        while (self._continued or self._fresh) and not self._is_full():
-            group = (self._continued or self._fresh).popleft()
+        while self._open and not self._is_full():
+            expected_price, index = heappop(self._open)
+            group = self._groups[index]
             if group.waits_for is not None:
                 continue
             trial = self._next(group)
             if trial is None:
+                continue
+            price = self._price(trial)
+            if CHEAP and price > expected_price and self._open and self._open[0][0] < price:
+                heappush(self._open, (price, index))
                 continue
             group.waits_for = trial.trial_id
             self._waiting.setdefault(trial.trial_id, []).append(group)
@@ -164,7 +172,7 @@ class ThresholdSearch:
                 self._observed.add(trial.trial_id)
                 self._belief.observe(group.curve, trial.n_train, score, trial.n_test)
             if group.waits_for is None:
-                self._continued.append(group)
+                heappush(self._open, (0.0, group.curve.group))
             self._given.add(trial.trial_id)
             self._count(group)
 
@@ -182,10 +190,16 @@ class ThresholdSearch:
     def _next(self, group: _Group) -> TrialSpec | None:
         """The trial that a group needs next; None when its answer is known, or cannot be."""
         choices = self._choices(group)
-        if len(choices) < 2:
-            return choices[0] if choices else None
+        if not choices:
+            return None
         chances = self._belief.chances(group.curve, [each.n_train for each in choices], choices[0].n_test)
-        return choices[cheapest_probe(chances, [self._price(each) for each in choices])]
+        prices = [self._price(each) for each in choices]
+        probe = cheapest_probe(chances, prices, self._entry.confidence, self._loss)
+        if probe is None:
+            at = int(chances.argmax())
+            group.inferred = (choices[at].n_train if at < len(choices) else -1, float(chances.max()))
+            return None
+        return choices[probe]
 
     def _choices(self, group: _Group) -> list[TrialSpec]:
         """Trials that would tell a group more: the next repeat of a size within its interval of the accuracy, else the

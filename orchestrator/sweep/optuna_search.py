@@ -33,6 +33,8 @@ from trainers.rng import hashed_seed
 
 MAX_REPEATED_PROPOSALS = 20
 """So many proposals of points that were tried before, one after the other, and a point is taken that was not."""
+DIGITS, EXACT_DIGITS = 4, 12
+"""Significant digits of the numbers that are tried; of steps of a range, of which rounding must lose none."""
 RANDOM_SHARE, MOST_RANDOM = 3, 10
 """The first third of the samples, at most ten, is drawn at random: the model of the score needs some to begin with."""
 
@@ -184,13 +186,11 @@ class _Search:
         """Tell the study what a point is worth."""
         opened = self._open.pop(key)
         mean = math.fsum(opened.scores) / len(opened.scores) if opened.scores else None
+        values = {name: _category(self._study.space[name], value) for name, value in opened.point.items()}
         with _quiet_optuna():
-            if opened.ticket is not None:
-                result = None if mean is None else {self._entry.metric: mean}
-                self._optuna.on_trial_complete(opened.ticket, result, error=mean is None)
-            else:
-                asked = {name: _category(self._study.space[name], value) for name, value in opened.point.items()}
-                self._optuna.add_evaluated_point(asked, 0.0 if mean is None else mean, error=mean is None)
+            if opened.ticket is not None:  # it proposed numbers unrounded; a later run can only tell the point
+                self._optuna.on_trial_complete(opened.ticket, error=True)
+            self._optuna.add_evaluated_point(values, 0.0 if mean is None else mean, error=mean is None)
 
 
 class KeyedSampler(optuna.samplers.BaseSampler):
@@ -245,8 +245,12 @@ def _category(values: NumberRange | tuple[Any, ...], value: Any) -> Any:
 
 
 def _value(values: NumberRange | tuple[Any, ...], category: Any) -> Any:
+    """What a point has of a value that Optuna proposes: numbers rounded, so that people can write them."""
     if isinstance(values, NumberRange):
-        return category
+        if not isinstance(category, float):
+            return category
+        digits = DIGITS if values.step is None else EXACT_DIGITS
+        return min(max(float(f"{category:.{digits}g}"), values.low), values.high)
     return next(value for value in values if _category(values, value) == category)
 
 

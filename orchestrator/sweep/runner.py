@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -183,8 +184,8 @@ def _tune(
             scheduler=scheduler,
             num_samples=-1,  # as many as the searcher has
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
+            trial_name_creator=_row_name if loggers else _tune_id,
+            trial_dirname_creator=_row_name if loggers else _tune_id,
         ),
         run_config=tune.RunConfig(
             name=dispatcher.job.sweep,
@@ -197,3 +198,14 @@ def _tune(
         ),
     )
     tuner.fit()
+
+
+def _row_name(trial: Any) -> str:
+    """What loggers call the only trial of a chunk: as its row is called in the tables."""
+    assignment = trial.config["work"].chunk.assignments[0]
+    return f"{assignment.spec.trial_id}-{assignment.run_id}"
+
+
+def _tune_id(trial: Any) -> str:
+    """Named by Tune itself. Functions of a module, as Tune pickles them for every trial."""
+    return str(trial.trial_id)

@@ -24,7 +24,7 @@ PATIENCE_S = 240
 OF_ONE_EXECUTION = [
     *("run_id", "sweep", "started_at", "finished_at", "attempts", "retries", "resumed_from_step", "load_s", "encode_s"),
     *("train_s", "eval_s", "peak_memory_bytes", "samples_per_s", "num_workers", "zero_stage", "micro_batch_size"),
-    "eval_batch_size",
+    *("eval_batch_size", "code_version"),
 ]
 """Columns that say how a trial was run; all others say what came out."""
 

@@ -32,12 +32,13 @@ def test_started_together(make_sweep):
 
 def test_one_started_half_way_and_the_other_killed(make_sweep):
     sweep = make_sweep(YAML)
-    first = sweep.start("slow_trials", "leases_never_end", workers=1, trial_s=1)
+    first = sweep.start("slow_trials", "leases_never_end", workers=1, trial_s=3)
     sweep.wait_for_rows(2, first)
-    second = sweep.start("slow_trials", "leases_never_end", workers=1, trial_s=1)
+    second = sweep.start("slow_trials", "leases_never_end", workers=1, trial_s=3)
     sweep.wait_until(lambda: second.workers() or second.has_ended(), "the second one's worker")
     sweep.wait_for_rows(sweep.rows() + 3, first, second)
     first.kill()
+    (sweep.faults / "hurry").touch()
     assert len(sweep.done()) < len(sweep.trials), "there is something to take over"
     second.wait()  # with leases that never end: it sees that the first one's process is dead
     assert_shared(sweep, [second])

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from orchestrator import results
+from orchestrator.search_findings import best_points
 from orchestrator.search_plan import num_trials, planned_trials, studies
 from orchestrator.specs import SweepSpec, expand
 from orchestrator.sweep import cluster
@@ -82,6 +83,10 @@ def search_of(sweep, rows=None):
     return OptunaTrials(expand(sweep), sweep.search.optuna, as_rows(rows or {}))
 
 
+def values_of(study):
+    return [trial.value for trial in study.trials if trial.value is not None]
+
+
 def points_of(trials):
     return list(dict.fromkeys((trial.recipe.learning_rate, trial.lora_rank) for trial in trials))
 
@@ -107,17 +112,14 @@ def test_every_point_runs_with_every_seed_and_is_worth_their_mean():
     assert len(points_of(first)) == 2
     assert [trial.seed for trial in first] == [0, 1, 7] * 2
     assert source.ready() == []
-    told = []
-    search = source._searches[0]._optuna
-    tell = search.on_trial_complete
-    search.on_trial_complete = lambda *args, **fields: (told.append((args, fields)), tell(*args, **fields))
+    study = source._searches[0]._optuna._ot_study
     for trial, score in zip(first[:3], (0.2, 0.4, 0.9), strict=True):
-        assert not told
+        assert values_of(study) == []
         assert source.ready() == []
         source.ended(trial, DONE, {"exact_match": score})
-    ((_, result), fields) = told[0]
-    assert result["exact_match"] == pytest.approx(0.5)
-    assert not fields["error"]
+    assert values_of(study) == [pytest.approx(0.5)]
+    (told,) = [trial for trial in study.trials if trial.value is not None]
+    assert told.params == {"learning_rate": first[0].recipe.learning_rate}, "what was run, not what was proposed"
     assert len(points_of(source.ready())) == 1
 
 
@@ -133,8 +135,8 @@ def test_failed_seeds_count_for_nothing_and_a_point_of_none_is_a_failure():
     one, other = source.ready()
     source.ended(one, PRUNED, {"validation_exact_match": 0.5})
     source.ended(other, DONE, {"exact_match": math.nan})
-    assert [trial.value for trial in study.trials] == [0.25, None, 0.5]
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert values_of(study) == [0.25, 0.5]
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "FAIL"}
     assert source.ready() == []
 
 
@@ -172,6 +174,28 @@ def test_a_search_goes_on_from_the_tables(stopped_after, concurrent):
         assert points_of(before + after) == points_of(whole)
     if stopped_after % 2:
         assert after[0].recipe == before[-1].recipe or concurrent > 1, "what was begun is ended first"
+
+
+def test_another_seed_runs_every_point_once_more():
+    rows = {}
+    play(search_of(sweep_of(seeds=[0, 1])), rows=rows)
+    ran = play(search_of(sweep_of(seeds=[0, 1, 2]), rows), rows=rows)
+    assert len(ran) == 12
+    assert {trial.seed for trial in ran} == {2}
+
+
+def test_numbers_are_as_people_write_them_and_in_their_range():
+    space = {
+        "learning_rate": {"low": 1.00004e-4, "high": 1.00006e-4},
+        "lora_alpha": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "max_steps": {"low": 100, "high": 10_000, "log": True},
+    }
+    ran = play(search_of(sweep_of(space=space, optuna={"num_samples": 20})))
+    assert {trial.recipe.lora_alpha for trial in ran} <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+    assert all(1.00004e-4 <= trial.recipe.learning_rate <= 1.00006e-4 for trial in ran)
+    assert all(isinstance(trial.recipe.max_steps, int) and 100 <= trial.recipe.max_steps <= 10_000 for trial in ran)
+    wide = play(search_of(sweep_of()))
+    assert all(trial.recipe.learning_rate == float(f"{trial.recipe.learning_rate:.4g}") for trial in wide)
 
 
 def test_rows_of_other_recipes_and_points_outside_tell_nothing():
@@ -294,6 +318,35 @@ def test_a_plan_counts_samples_and_seeds_and_knows_what_ran():
     assert rows.keys() <= {trial.trial_id for trial in planned}
 
 
+def test_the_best_point_is_that_of_the_best_mean_over_seeds():
+    sweep = sweep_of(seeds=[0, 1], n_train=[3, 10], optuna={"num_samples": 5})
+    rows = {}
+    play(search_of(sweep), rows=rows)
+    states = list(rows)
+    trial = rows[states[0]][0]
+    rows[states[0]] = (trial, FAILED, {})
+    table = [
+        row | {"state": rows[row["trial_id"]][1], "exact_match": rows[row["trial_id"]][2].get("exact_match", math.nan)}
+        for row in as_rows(rows)
+    ]
+    found = best_points(sweep, expand(sweep), table)
+    assert [(best.cell.n_train, best.num_points) for best in found] == [(3, 5), (10, 5)]
+    for best in found:
+        means = {}
+        for trial, state, metrics in rows.values():
+            if trial.n_train == best.cell.n_train and state == DONE:
+                means.setdefault(trial.recipe.learning_rate, []).append(metrics["exact_match"])
+        means = {rate: sum(scores) / len(scores) for rate, scores in means.items()}
+        assert best.score == pytest.approx(max(means.values()))
+        assert best.point["learning_rate"] == max(means, key=means.get)
+        assert f"exact_match {best.score:.3f}" in best.line("exact_match")
+    lowest = sweep_of(seeds=[0, 1], n_train=[3, 10], optuna={"num_samples": 5, "mode": "min"})
+    worst = best_points(lowest, expand(lowest), table)
+    assert all(low.score < high.score for low, high in zip(worst, found, strict=True))
+    pruned = [row | {"state": PRUNED} for row in table]
+    assert best_points(sweep, expand(sweep), pruned) == []
+
+
 def test_the_queue_runs_a_search_and_tells_it_what_the_tables_knew():
     sweep = sweep_of(seeds=[0, 1])
     rows = {}
@@ -322,8 +375,7 @@ def test_the_queue_runs_a_search_and_tells_it_what_the_tables_knew():
         queue.chunk_ended(chunk)
     assert queue.finished
     assert (ran, queue.total()) == (15, 24)
-    told = [trial for trial in source._searches[0]._optuna._ot_study.trials if trial.value is not None]
-    assert len(told) == 12
+    assert len(values_of(source._searches[0]._optuna._ot_study)) == 12
 
 
 # --- through Ray
@@ -361,6 +413,3 @@ def test_a_real_search_through_ray_and_its_resume(tmp_path):
     assert recipes.tolist() == [[0, 1]] * 4
     again = run_sweep(sweep, expand(sweep), quiet=True)
     assert (again.done, again.failed, again.missing) == (0, 0, 0)
-    more = sweep.model_copy(update={"seeds": (0, 1, 2)})
-    outcome = run_sweep(more, expand(more), quiet=True)
-    assert (outcome.done, outcome.failed) == (4, 0)

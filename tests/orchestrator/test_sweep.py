@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator import results
+from orchestrator import capacity, results
 from orchestrator.specs import SweepSpec, expand
-from orchestrator.sweep import SweepOutcome, cluster, searcher, signals
+from orchestrator.sweep import SweepOutcome, callbacks, cluster, searcher, signals
 from orchestrator.sweep import run as run_sweep
 from orchestrator.trial import run_trial
 
@@ -190,5 +190,20 @@ def test_bundles_follow_the_placement():
         expand(SweepSpec.model_validate(fields | {"placement": {"num_workers": n, "cpus_per_worker": 2}}))[0]
         for n in (1, 3)
     )
-    assert cluster.bundles(one, 0.5) == ({"CPU": 2, "GPU": 0.5},)
-    assert cluster.bundles(several, 0) == ({}, {"CPU": 2}, {"CPU": 2}, {"CPU": 2})
+    assert capacity.bundles(one, 0.5) == ({"CPU": 2, "GPU": 0.5},)
+    assert capacity.bundles(several, 0) == ({}, {"CPU": 2}, {"CPU": 2}, {"CPU": 2})
+
+
+def test_loggers_get_a_run_of_each_trial_named_as_its_row(tmp_path):
+    pytest.importorskip("tensorboardX")
+    _, trials, outcome = run(tmp_path, backbones=["baseline/majority"], callbacks=["tensorboard"])
+    assert outcome.done == len(trials) == 2
+    rows = results.load_trials(tmp_path)
+    logged = {path.parent.name for path in tmp_path.glob("tensorboard/test/*/events.out.tfevents.*")}
+    assert logged == set(rows["trial_id"] + "-" + rows["run_id"])
+
+
+def test_a_logger_that_is_not_installed_is_named_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^callbacks = wandb: needs the package wandb: pip install wandb$"):
+        run(tmp_path, backbones=["baseline/majority"], callbacks=["wandb"])

@@ -45,11 +45,13 @@ def first_to_say(word):
 
 @acts_on("orchestrator.trial")
 def slow_trials(trial):
-    """Each takes ``SWEEP_FAULTS_TRIAL_S`` longer, so that there is a middle of a sweep."""
+    """Each takes ``SWEEP_FAULTS_TRIAL_S`` longer, until there is a file ``hurry``: so a sweep has a middle."""
     run_trial = trial.run_trial
 
     def run_slowly(*arguments, **keywords):
-        time.sleep(number("TRIAL_S", 0.3))
+        deadline = time.monotonic() + number("TRIAL_S", 0.3)
+        while time.monotonic() < deadline and not (FOLDER / "hurry").exists():
+            time.sleep(0.02)
         return run_trial(*arguments, **keywords)
 
     trial.run_trial = run_slowly
