@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,5 +38,13 @@ def write(
     if losses:
         tables["losses"] = losses_table(trial_id, run_id, losses)
     tables["trials"] = trials_table(trial_result)
-    for table, content in tables.items():
-        folders.put_bytes(folder, f"{folder.root}/{table}", execution_name(trial_id, run_id), encode_execution(content))
+    name, written = execution_name(trial_id, run_id), []
+    try:
+        for table, content in tables.items():
+            folders.put_bytes(folder, f"{folder.root}/{table}", name, encode_execution(content))
+            written.append(f"{folder.root}/{table}/{name}")
+    except OSError:
+        for path in written:  # rows of an execution that never counts would only take room on a disk that is full
+            with suppress(OSError):
+                folder.fs.delete_file(path)
+        raise

@@ -10,7 +10,6 @@ import signal
 import tempfile
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from orchestrator.progress import Progress
 from orchestrator.specs import SweepSpec, TrialSpec
 from orchestrator.sweep.callbacks import logger_callbacks, storage_folder
 from orchestrator.sweep.cluster import Room, cpus_for, joined_ray, nodes, shape
+from orchestrator.sweep.compactor import Compactor
 from orchestrator.sweep.search import scheduler_of, source_of
 from orchestrator.sweep.searcher import ChunkSearcher, Dispatcher, Watch
 from orchestrator.sweep.signals import Stopped, StopSignals
@@ -35,9 +35,6 @@ from orchestrator.sweep.worker import Job, RunTrial, TrialWorker
 from orchestrator.trial import run_and_record
 from orchestrator.trial_queue import MAX_CHUNK, TrialQueue
 from orchestrator.trial_source import Grid, TrialSource
-
-COMPACT_ABOVE = 500
-"""A run that ends with more small files than this in a table merges them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,7 @@ def run(
         StopSignals() as stop,
         Progress(console, quiet) as progress,
         suppress(Stopped),
+        Compactor(uri) as compactor,
         joined_ray(cpus_for(trials, workers)),
         Claims(uri) as claims,
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
@@ -131,12 +129,8 @@ def run(
         )
         progress.expect(queue.waiting(), queue.total() - queue.num_known)
         job = Job(uuid.uuid4().hex, sweep.name, uri, run_trial, asha)
-        dispatcher = Dispatcher(job, queue, room, progress, stop, claims, flat_configs=bool(loggers))
+        dispatcher = Dispatcher(job, queue, room, progress, stop, claims, compactor, flat_configs=bool(loggers))
         _tune(dispatcher, loggers, storage_folder(sweep, folder), scheduler_of(sweep, source))
-    try:
-        results.compact(uri, at_least=COMPACT_ABOVE)
-    except OSError as error:  # such as a full disk: the rows are as they were, and the next run merges them
-        warnings.warn(f"{uri} is not compacted: {error}", stacklevel=2)
     missing = max(0, progress.total - progress.done - progress.failed - progress.elsewhere)
     return SweepOutcome(
         progress.done,

@@ -22,6 +22,7 @@ from orchestrator.claims import Claims
 from orchestrator.failures import classify, signature
 from orchestrator.progress import Progress
 from orchestrator.sweep.cluster import Room, nodes, shape
+from orchestrator.sweep.compactor import Compactor
 from orchestrator.sweep.signals import StopSignals
 from orchestrator.sweep.worker import Job, SpoiltWorkerError, Work, died_error, expected_key
 from orchestrator.tables import TrialState
@@ -42,12 +43,13 @@ class Dispatcher:
         progress: Progress,
         stop: StopSignals,
         claims: Claims | None,
+        compactor: Compactor,
         *,
         flat_configs: bool = False,
     ) -> None:
         self.job = job
         self.queue, self.room, self.progress, self._stop, self._claims = queue, room, progress, stop, claims
-        self._flat_configs = flat_configs
+        self._compactor, self._flat_configs = compactor, flat_configs
         self._looked_at_nodes = time.monotonic()
         self._at_start: Counter[str] | None = Counter()
         self.started: dict[str, datetime] = {}
@@ -110,6 +112,7 @@ class Dispatcher:
     ) -> None:
         """An execution wrote its row."""
         self.queue.ended(assignment, state, metrics, elapsed_s, failure_signature)
+        self._compactor.row_written()
         self.progress.trial_ended(assignment.spec, state, elapsed_s, detail)
 
     def failed_in_passing(self, assignment: Assignment, kind: str, detail: str) -> None:
