@@ -17,11 +17,17 @@ from typing import Any, NoReturn, get_args
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator import backbone_commands, doctor, plan_commands, status_commands, sweep_schema, task_commands
+from orchestrator import (
+    backbone_commands,
+    doctor,
+    plan_commands,
+    search_commands,
+    status_commands,
+    sweep_schema,
+    task_commands,
+)
 from orchestrator.failures import ERROR_KINDS, TRANSIENT, is_to_run
-from orchestrator.search_findings import best_points
-from orchestrator.search_plan import ROW_COLUMNS, planned_trials
-from orchestrator.specs import SweepSpec, TrialSpec, check_problems, expand, load_sweep
+from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
 from orchestrator.sweep_entries import LARGEST_INT
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
@@ -173,7 +179,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     from orchestrator import results
 
     sweep, cells, states = plan_commands.read(arguments)
-    trials = _trials_of(sweep, cells)
+    trials = search_commands.trials_of(sweep, cells)
     kinds = set(arguments.retry_failed or TRANSIENT)
     if kinds & ALL_OR_NONE and len(kinds) > 1:
         raise ValueError(f"--retry-failed: {' or '.join(sorted(kinds & ALL_OR_NONE))} goes with no other kind")
@@ -229,10 +235,10 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return outcome.exit_status
     if not arguments.quiet:
         try:
-            _print_report(console, sweep.results_uri, _reported(sweep, cells), None)
+            _print_report(console, sweep.results_uri, search_commands.reported(sweep, cells), None)
         except ValueError as error:  # such as a full disk: how the trials ended is what counts
             print(f"warning: {error}", file=sys.stderr)
-        _print_best(console, sweep, cells)
+        search_commands.print_found(console, sweep, cells)
     if outcome.stop_reason:
         print(f"stopped: {outcome.stop_reason}; {outcome.missing} trials are missing", file=sys.stderr)
     if outcome.failed:
@@ -240,45 +246,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     return outcome.exit_status
 
 
-def _trials_of(sweep: SweepSpec, cells: list[TrialSpec]) -> list[TrialSpec]:
-    """What a sweep runs at most: its cells, or the points that a search has drawn and some that stand for the rest."""
-    from orchestrator import results
-
-    if not plan_commands.draws_points(sweep):
-        return cells
-    rows = results.load_trials(sweep.results_uri, ROW_COLUMNS)
-    return planned_trials(sweep, cells, plan_commands.rows_of_search(sweep, rows))
-
-
-def _reported(sweep: SweepSpec, cells: list[TrialSpec]) -> list[TrialSpec]:
-    """What a report of a sweep shows: its cells, or the points that a search has drawn."""
-    from orchestrator import results
-
-    trials = _trials_of(sweep, cells)
-    if not plan_commands.draws_points(sweep):
-        return trials
-    known = results.trial_states(sweep.results_uri)
-    return [trial for trial in trials if trial.trial_id in known]
-
-
-def _print_best(console: Console, sweep: SweepSpec, cells: Sequence[TrialSpec]) -> None:
-    """What a search over recipes has found."""
-    from orchestrator import results
-
-    if sweep.search is None or sweep.search.optuna is None:
-        return
-    rows = results.load_trials(sweep.results_uri).to_dict("records")
-    for best in best_points(sweep, cells, [{str(name): value for name, value in row.items()} for row in rows]):
-        console.print(best.line(sweep.search.optuna.metric), highlight=False, soft_wrap=True)
-
-
 def _report(arguments: argparse.Namespace, console: Console) -> int:
     source = arguments.source
     if Path(source).suffix in (".yaml", ".yml"):
         sweep = load_sweep(source)
         cells = expand(sweep)
-        _print_report(console, sweep.results_uri, _reported(sweep, cells), arguments.out)
-        _print_best(console, sweep, cells)
+        _print_report(console, sweep.results_uri, search_commands.reported(sweep, cells), arguments.out)
+        search_commands.print_found(console, sweep, cells)
         return 0
     if "://" not in source and not Path(source).is_dir():
         raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
