@@ -3,9 +3,10 @@
     python -m benchmarks.threshold_replay [--results published_results.csv] [--orders 20]
 
 The file (by default the published results) has one score a row with the columns task, model, n_train, metric, attempts,
-inputs and value; each (task, model) with exact_match is a curve. Trials end in the order in which they were given out, ``max_running`` at once.
-Shares are of all cells of the file, and of the training examples of all cells. A second table is of simulated curves,
-whose true thresholds are known.
+inputs and value; each (task, model) with exact_match is a curve. Trials end in the order in which they were given
+out, ``max_running`` at once. Shares are of all cells of the file, and of the training examples of all cells. An answer
+that is not measured on both sides is inferred: how many were right stands beside how many the search itself expected
+to be. A second table is of simulated curves, whose true thresholds are known.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import csv
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,11 @@ class Replay:
     num_right: int
     """Curves whose threshold is the one that the full grid gives."""
     num_curves: int
+    num_inferred: int = 0
+    """Answers that were not measured on both sides."""
+    num_inferred_right: int = 0
+    expected_right: float = 0.0
+    """Of the inferred answers, by the chances that the search gave them."""
 
 
 def published_curves(path: Path) -> dict[tuple[str, str], Scores]:
@@ -112,27 +118,35 @@ def searched(
     curves: Curves,
     order: Sequence[tuple[str, str]] | None = None,
     max_running: int = 1,
-    price: Callable[[TrialSpec], float] | None = None,
+    confidence: float = ThresholdEntry().confidence,
 ) -> Replay:
     """``ThresholdSearch`` without repeats (there is one score a cell), with curves in ``order``."""
-    search = search_of(curves, order, max_running, price)
+    search = search_of(curves, order, max_running, confidence)
     measured = [trial.n_train for trial in run(search, curves)]
-    found = {(each.task, each.backbone): each.n_train for each in search.findings() if each.state in ("found", "never")}
-    return _replay(curves, measured, found)
+    findings = [each for each in search.findings() if each.state in ("found", "never")]
+    found = {(each.task, each.backbone): each.n_train for each in findings}
+    inferred = [each for each in findings if each.basis == "inferred"]
+    return replace(
+        _replay(curves, measured, found),
+        num_inferred=len(inferred),
+        num_inferred_right=sum(
+            each.n_train == full_grid_threshold(curves[each.task, each.backbone]) for each in inferred
+        ),
+        expected_right=sum(each.chance for each in inferred),
+    )
 
 
 def search_of(
     curves: Curves,
     order: Sequence[tuple[str, str]] | None = None,
     max_running: int | None = 1,
-    price: Callable[[TrialSpec], float] | None = None,
+    confidence: float = ThresholdEntry().confidence,
 ) -> ThresholdSearch:
     """A search over the cells of ``curves``."""
     keys = backbone_by_backbone(curves) if order is None else order
     trials = [_trial(task, model, n_train) for task, model in keys for n_train in curves[task, model]]
-    entry = ThresholdEntry(accuracy=ACCURACY, repeats=0)
-    options = {} if price is None else {"price": price}
-    return ThresholdSearch(trials, entry, max_running=max_running, **options)
+    entry = ThresholdEntry(accuracy=ACCURACY, repeats=0, confidence=confidence)
+    return ThresholdSearch(trials, entry, max_running=max_running)
 
 
 def run(search: ThresholdSearch, curves: Curves) -> Iterable[TrialSpec]:
@@ -191,6 +205,10 @@ class Accuracy:
     cells: float
     """Trials, as a share of the grid's cells."""
     examples: float
+    num_inferred: int = 0
+    num_inferred_right: int = 0
+    """Those that are what the true curve gives."""
+    expected_right: float = 0.0
 
 
 def true_curves(num_tasks: int, key: int) -> dict[tuple[int, str], Scores]:
@@ -209,7 +227,12 @@ def true_curves(num_tasks: int, key: int) -> dict[tuple[int, str], Scores]:
     return curves
 
 
-def simulated(curves: Mapping[tuple[int, str], Scores], repeats: int | None, key: int) -> Accuracy:
+def simulated(
+    curves: Mapping[tuple[int, str], Scores],
+    repeats: int | None,
+    key: int,
+    confidence: float = ThresholdEntry().confidence,
+) -> Accuracy:
     """A search with ``repeats`` (None: plain bisection) over scores of ``N_TEST`` answers to ``curves``' accuracies."""
     tasks = {rule: TaskSpec(name="elementary_ca", params={"rule": rule}) for rule, _ in curves}
     rules = {task.label(): rule for rule, task in tasks.items()}
@@ -218,6 +241,7 @@ def simulated(curves: Mapping[tuple[int, str], Scores], repeats: int | None, key
         rng = problem_rng("simulated scores", key, rule, backbone, n_train, seed)
         return float(rng.binomial(N_TEST, curves[rule, backbone][n_train])) / N_TEST
 
+    inferred = []
     if repeats is None:
         observed = {place: {n: score(*place, n, 0) for n in SIZES} for place in curves}
         found, measured = _bisected(observed)
@@ -228,20 +252,26 @@ def simulated(curves: Mapping[tuple[int, str], Scores], repeats: int | None, key
             for rule in tasks
             for n_train in SIZES
         ]
-        search = ThresholdSearch(trials, ThresholdEntry(accuracy=ACCURACY, repeats=repeats), max_running=1)
+        entry = ThresholdEntry(accuracy=ACCURACY, repeats=repeats, confidence=confidence)
+        search = ThresholdSearch(trials, entry, max_running=1)
         measured = []
         while running := search.ready():
             for trial in running:
                 measured.append(trial.n_train)
                 share = score(rules[trial.task.label()], trial.backbone, trial.n_train, trial.seed)
                 search.ended(trial, TrialState.DONE, {"exact_match": share})
-        found = {(rules[each.task], each.backbone): each.n_train for each in search.findings()}
+        findings = {(rules[each.task], each.backbone): each for each in search.findings()}
+        found = {place: each.n_train for place, each in findings.items()}
+        inferred = [(place, each.chance) for place, each in findings.items() if each.basis == "inferred"]
     errors = [abs(_place(found[place]) - _place(full_grid_threshold(curves[place]))) for place in curves]
     return Accuracy(
         right=sum(error == 0 for error in errors) / len(errors),
         within_one_size=sum(error <= 1 for error in errors) / len(errors),
         cells=len(measured) / (len(SIZES) * len(curves)),
         examples=sum(measured) / (sum(SIZES) * len(curves)),
+        num_inferred=len(inferred),
+        num_inferred_right=sum(found[place] == full_grid_threshold(curves[place]) for place, _ in inferred),
+        expected_right=sum(chance for _, chance in inferred),
     )
 
 
@@ -262,25 +292,46 @@ def main() -> None:
     _print("both sides of each threshold only", both_sides(curves))
     for max_running in (1, 8, 64):
         _print(f"search, {max_running} at once", searched(curves, max_running=max_running))
-    _print("search, price = n_train alone", searched(curves, price=lambda trial: float(trial.n_train)))
+    _print("search, every answer measured", searched(curves, confidence=1))
     shuffled = random.Random(0)
-    replays = [searched(curves, shuffled.sample(list(curves), len(curves))) for _ in range(arguments.orders)]
-    for name, share in (("cells", "cells"), ("examples", "examples")):
-        values = [getattr(each, share) for each in replays]
-        mean = sum(values) / len(values)
-        print(f"{name} over {len(values)} orders: mean {mean:.1%}, {min(values):.1%} to {max(values):.1%}")
-    print(f"thresholds found in every order: {all(each.num_right == each.num_curves for each in replays)}")
+    orders = [shuffled.sample(list(curves), len(curves)) for _ in range(arguments.orders)]
+    for max_running in (1, 8):
+        replays = [searched(curves, order, max_running) for order in orders]
+        print(f"{len(orders)} random orders, {max_running} at once")
+        for name in ("cells", "examples"):
+            values = [getattr(each, name) for each in replays]
+            print(f"  {name}: mean {sum(values) / len(values):.1%}, {min(values):.1%} to {max(values):.1%}")
+        wrong = [each.num_curves - each.num_right for each in replays]
+        print(f"  thresholds not found: {sum(wrong)} of {sum(each.num_curves for each in replays)}")
+        inferred, right = sum(each.num_inferred for each in replays), sum(each.num_inferred_right for each in replays)
+        print(f"  inferred: {inferred}, right {right}, expected {sum(each.expected_right for each in replays):.1f}")
     print(f"measured cells whose interval contains {ACCURACY:g}: {near_the_accuracy(curves)}")
-    print(f"\n{'simulated curves':34s} {'cells':>6s} {'examples':>9s}  right  within one size")
-    for name, repeats in (("plain bisection", None), ("search", 0), ("search, 2 repeats", 2), ("search, 5 repeats", 5)):
-        each = simulated(true_curves(arguments.tasks, key=0), repeats, key=0)
+    print(f"\n{'simulated curves':40s} {'cells':>6s} {'examples':>9s}  right  within one size")
+    true = true_curves(arguments.tasks, key=0)
+    for name, repeats, confidence in (
+        ("plain bisection", None, 1.0),
+        ("search, every answer measured", 0, 1.0),
+        ("search", 0, ThresholdEntry().confidence),
+        ("search, every answer measured, 2 repeats", 2, 1.0),
+        ("search, 2 repeats", 2, ThresholdEntry().confidence),
+    ):
+        each = simulated(true, repeats, key=0, confidence=confidence)
         shares = f"{each.cells:6.1%} {each.examples:9.1%}  {each.right:5.1%}  {each.within_one_size:.1%}"
-        print(f"{name:34s} {shares}", flush=True)
+        print(f"{name:40s} {shares}{_inferred(each)}", flush=True)
 
 
 def _print(name: str, replay: Replay) -> None:
-    found = f"{replay.num_right} of {replay.num_curves}"
+    found = f"{replay.num_right} of {replay.num_curves}{_inferred(replay)}"
     print(f"{name:34s} {replay.cells:6.1%} {replay.examples:9.1%}  {found}", flush=True)
+
+
+def _inferred(result: Replay | Accuracy) -> str:
+    if not result.num_inferred:
+        return ""
+    return (
+        f"; {result.num_inferred} inferred, {result.num_inferred_right} of them right"
+        f" (expected {result.expected_right:.1f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Where a learning curve probably reaches an accuracy, told from the scores there are of it and of its relatives.
 
 A curve is the accuracy over n_train of one (backbone, task, seed, rank, recipe). Its belief is a Gaussian process on
-the probit of the accuracy over log10 n_train: a rising mean, and deviations that all curves share, those of one task,
-of one backbone, of backbone and task together, and the curve's own. So a score of one backbone tells something of the
-others on the same task, and a score at one size of the sizes near it. A belief chooses what to measure next; it decides
-nothing.
+the probit of the accuracy over a power of n_train: a rising mean, and deviations that all curves share, those of one
+task, of one backbone, of backbone and task together, and the curve's own. So a score of one backbone tells something of
+the others on the same task, and a score at one size of the sizes near it. A belief chooses what to measure next, and
+says when an answer is probable enough not to be measured.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ NUGGET = 0.16
 """Standard deviation of what is left beside binomial noise: another training set or initialisation."""
 SMALLEST_SCORE = 0.005
 """Scores nearer to 0 or 1 than one answer in 200 say no more than this."""
+SURPRISE = 0.01
+"""Share of curves that do as no Gaussian process has it, such as a jump from .25 to .99 between neighbouring sizes: all
+answers are then alike. A guess, one curve in a hundred, so that no chance is nearer to 1 than we know."""
 NUM_SAMPLES = 512
 MAX_OBSERVATIONS = 256
 """Scores that a belief is built on; the cost of one grows with their cube, to some 5 ms here."""
@@ -51,11 +54,13 @@ SAME_TASK = Spread(0.45, 0.9)
 SAME_BACKBONE = Spread(0.3, 0.2)
 SAME_TASK_AND_BACKBONE = Spread(0.15, 0.7)
 OWN = Spread(0.1, 0.25)
-"""These and the numbers above are those of greatest likelihood on published learning curves of two backbones and
-thirty-four tasks (arXiv 2510.24448, tables 12 to 16), rounded. ``OWN``, the part of
-another seed or rank, is not in them: it is a small part of what they show of backbone and task together."""
+"""These, the mean, ``FLATTENING``, ``SMOOTHNESS_DECADES`` and ``NUGGET`` are those of greatest likelihood on published
+learning curves of two backbones and thirty-four tasks (arXiv 2510.24448, tables 12 to 16), rounded. ``OWN``, the part
+of another seed or rank, is not in them: it is a small part of what they show of backbone and task together."""
 
 _NORMAL = NormalDist()
+_QUANTILES = [_NORMAL.inv_cdf((index + 0.5) / 8) for index in range(8)]
+"""Of a score, in standard deviations, equally likely."""
 
 
 class Curve(NamedTuple):
@@ -85,16 +90,14 @@ class CurveBelief:
         self._residuals.append(_probit(score) - float(_mean(position)))
         self._variances.append(_binomial_variance(score, n_test) + NUGGET**2)
 
-    def chances(self, curve: Curve, sizes: Sequence[int], n_test: int) -> Array:
-        """Probabilities of which of ``sizes`` (ascending) is the first to score at least the accuracy: one for each,
-        and a last one for none; they sum to 1."""
+    def outlook(self, curve: Curve, sizes: Sequence[int], n_test: int) -> Outlook:
+        """What single trials of ``curve`` with ``n_test`` test problems would score at ``sizes`` (ascending)."""
         positions = np.array([_position(size) for size in sizes])
         mean, covariance = self._posterior(curve, positions)
         chance_variance = _binomial_variance(_NORMAL.cdf(self._threshold), n_test) + NUGGET**2
-        root = np.linalg.cholesky(covariance + chance_variance * np.eye(len(sizes)))
-        reached = mean + self._normal_deviates(len(sizes)) @ root.T >= self._threshold
-        first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(sizes))
-        return np.asarray(np.bincount(first, minlength=len(sizes) + 1) / NUM_SAMPLES)
+        covariance = covariance + chance_variance * np.eye(len(sizes))
+        samples = mean + self._normal_deviates(len(sizes)) @ np.linalg.cholesky(covariance).T
+        return Outlook(mean - self._threshold, covariance, samples - self._threshold)
 
     def _posterior(self, curve: Curve, positions: Array) -> tuple[Array, Array]:
         """Mean [size] and covariance [size, size] of the curve's probits, given the scores nearest to it."""
@@ -118,33 +121,88 @@ class CurveBelief:
         return self._deviates[:, :num_sizes]
 
 
-def cheapest_probe(
-    chances: Array, prices: Sequence[float], confidence: float = 1.0, loss: float = math.inf
-) -> int | None:
-    """The cell to measure first, so that telling the first one that reaches the accuracy is cheapest on average; None:
-    measure none, the likeliest answer is good enough.
+class Outlook:
+    """What is believed of the next scores of one curve at some sizes.
 
-    ``chances`` has one entry a cell and one for none; ``prices`` one a cell. A cell that reaches it rules out the
-    larger ones, one that does not the smaller ones: an optimal search tree with prices (Knuth, 1971) by dynamic
-    programming over intervals, O(cells^3). The search may end before one answer is left where an answer has
-    ``confidence`` among those left; if it is wrong, that costs ``loss``.
+    Args:
+        mean: [size], in probits above the accuracy.
+        covariance: [size, size].
+        samples: [sample, size], drawn from both.
     """
-    num_answers = len(chances)
-    cumulated = np.concatenate([[0.0], np.cumsum(chances)])
-    price = np.asarray(prices, dtype=np.float64)
-    expected = np.zeros((num_answers + 1, num_answers + 1))  # [a, b]: the answer is one of a .. b - 1
-    first: int | None = None
+
+    def __init__(self, mean: Array, covariance: Array, samples: Array) -> None:
+        self._mean = mean
+        self._covariance = covariance
+        self._samples = samples
+
+    def chances(self) -> Array:
+        """Probabilities of which size is the first to score at least the accuracy: one for each, and a last one for
+        none; they sum to 1."""
+        return _first_reached(self._samples)
+
+    def next_probe(self, prices: Sequence[float], confidence: float = 1.0, loss: float = math.inf) -> int | None:
+        """The size to measure first, so that telling the first one that reaches the accuracy is cheapest on average;
+        None: measure none, the likeliest answer is good enough.
+
+        An answer is inferred only with at least ``confidence``, and if it is wrong, that costs ``loss``. For each size
+        and each of some scores, equally likely there, what would then be believed of the sizes left says what an
+        optimal search among them costs.
+        """
+        num_sizes, num_scores = len(self._mean), len(_QUANTILES)
+        chances = np.zeros((num_sizes, num_scores, num_sizes + 1))
+        for probe in range(num_sizes):
+            variance = self._covariance[probe, probe]
+            gain = self._covariance[probe] / variance
+            for index, quantile in enumerate(_QUANTILES):
+                score = self._mean[probe] + math.sqrt(variance) * quantile
+                left = slice(0, probe) if score >= 0 else slice(probe + 1, num_sizes)
+                samples = self._samples[:, left] + (score - self._samples[:, probe, None]) * gain[left]
+                chances[probe, index, left.start : left.stop + 1] = _first_reached(samples)
+        price = np.asarray(prices, dtype=np.float64)
+        later = search_price(chances.reshape(-1, num_sizes + 1), price, confidence, loss)
+        expected = price + later.reshape(num_sizes, num_scores).mean(axis=1)
+        likeliest = self.chances().max()
+        if likeliest >= confidence and math.isfinite(loss) and loss * (1 - likeliest) <= expected.min():
+            return None
+        return int(expected.argmin())
+
+
+def _first_reached(samples: Array) -> Array:
+    """[size + 1]: how probable it is, by ``samples`` [sample, size], that each size is the first with at least 0, and
+    that none has."""
+    num_samples, num_sizes = samples.shape
+    reached = np.concatenate([samples >= 0, np.ones((num_samples, 1), dtype=bool)], axis=1)
+    shares = np.bincount(reached.argmax(axis=1), minlength=num_sizes + 1) / num_samples
+    return np.asarray((1 - SURPRISE) * shares + SURPRISE / (num_sizes + 1))
+
+
+def search_price(chances: Array, prices: Array, confidence: float = 1.0, loss: float = math.inf) -> Array:
+    """[belief]: what it costs on average to tell the first cell that reaches the accuracy, in the best order.
+
+    ``chances`` [belief, cell + 1] has one entry a cell and one for none; ``prices`` [cell]. A cell that reaches it
+    rules out the larger ones, one that does not the smaller ones: an optimal search tree with prices (Knuth, 1971) by
+    dynamic programming over intervals, O(cells^3). The search may end before one answer is left where an answer has
+    ``confidence`` among those left; if it is wrong, that costs ``loss``. An answer of chance 0 is ruled out already.
+    """
+    num_beliefs, num_answers = chances.shape
+    cumulated = np.concatenate([np.zeros((num_beliefs, 1)), np.cumsum(chances, axis=1)], axis=1)
+    expected = np.zeros((num_beliefs, num_answers + 1, num_answers + 1))  # [., a, b]: the answer is one of a .. b - 1
     for width in range(2, num_answers + 1):
         for a in range(num_answers + 1 - width):
             b = a + width
-            mass = cumulated[b] - cumulated[a]
-            of_probe = mass * price[a : b - 1] + expected[a, a + 1 : b] + expected[a + 1 : b, b]
-            first = int(of_probe.argmin())
-            expected[a, b] = of_probe[first]
-            likeliest = float(chances[a:b].max())
-            if likeliest >= confidence * mass and loss * (mass - likeliest) < expected[a, b]:
-                first, expected[a, b] = None, loss * (mass - likeliest)
-    return first
+            mass = cumulated[:, b] - cumulated[:, a]
+            tells = (cumulated[:, a + 1 : b] > cumulated[:, a, None]) & (
+                cumulated[:, a + 1 : b] < cumulated[:, b, None]
+            )
+            of_probe = np.where(tells, mass[:, None] * prices[a : b - 1], 0.0)
+            of_probe += expected[:, a, a + 1 : b] + expected[:, a + 1 : b, b]
+            cheapest = of_probe.min(axis=1)
+            if math.isfinite(loss):
+                likeliest = chances[:, a:b].max(axis=1)
+                risk = np.where(likeliest >= confidence * mass, loss * (mass - likeliest), np.inf)
+                cheapest = np.minimum(cheapest, risk)
+            expected[:, a, b] = cheapest
+    return np.asarray(expected[:, 0, num_answers])
 
 
 def _nearest(curve: Curve, curves: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

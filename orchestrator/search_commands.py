@@ -98,7 +98,7 @@ def _findings_table(findings: Sequence[Finding], accuracy: float) -> Table:
     for finding in findings[:MAX_LINES]:
         answer = {"found": str(finding.n_train), "never": "never"}.get(finding.state, finding.state)
         below = "" if finding.largest_below is None else str(finding.largest_below)
-        answer += f" (inferred, {finding.chance:.0%})" if finding.basis == "inferred" else ""
+        answer += f" (inferred, {finding.chance:.2f})" if finding.basis == "inferred" else ""
         axes = (str(finding.lora_rank or ""), str(finding.seed))
         table.add_row(finding.backbone, finding.task, *axes, answer, below, str(finding.num_trials))
     if len(findings) > MAX_LINES:

@@ -2,19 +2,19 @@
 
 The cells of a sweep that differ in n_train alone are one group: a learning curve. Each group keeps a bracket, the
 largest size known to miss the accuracy below the smallest known to reach it, and asks for the size in between that
-makes the search cheapest on average (``orchestrator.curve_belief``), until nothing is left in between. What is believed
-decides the order of the trials alone: every answer is measured, on both sides. On a curve that falls back below the
-accuracy after reaching it, the answer is one of its crossings.
+makes the search cheapest on average (``orchestrator.curve_belief``), until nothing is left in between, or until one
+answer is so probable that measuring the rest is not worth its price: such an answer is ``inferred``, with its chance.
+On a curve that falls back below the accuracy after reaching it, the answer is one of its crossings.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
-from orchestrator.curve_belief import Curve, CurveBelief, cheapest_probe
+from orchestrator.curve_belief import Curve, CurveBelief
 from orchestrator.search_entries import ThresholdEntry
 from orchestrator.tables import TrialState
 from orchestrator.trial_spec import TrialSpec, task_json
@@ -24,7 +24,6 @@ NORMAL_95 = 1.959963984540054
 REPEAT_SEED_STEP = 10_000
 """Repeat r of seed s runs with seed ``s + r * REPEAT_SEED_STEP``: a seed that belongs to no other group and does not
 depend on which seeds the sweep has."""
-CHEAP = True
 ROUNDING = 1e-9
 
 
@@ -44,9 +43,9 @@ class Finding:
     recipe: str
     """JSON of the recipe's fields that differ from the defaults."""
     n_train: int | None
-    """The smallest size that reached the accuracy; None: none has."""
+    """The smallest size that reaches the accuracy; None: none does."""
     largest_below: int | None
-    """The largest size below ``n_train`` that missed the accuracy; None: none has."""
+    """The largest size below ``n_train`` that was seen to miss the accuracy; None: none was."""
     state: str
     """``found``, ``never`` (the largest size misses it), ``open`` (trials are to come), or ``gap`` (trials failed, so
     that sizes between ``largest_below`` and ``n_train`` are not known)."""
@@ -54,6 +53,10 @@ class Finding:
     """Trials that it has used, repeats included."""
     unknown: tuple[int, ...] = ()
     """Sizes whose trials failed and which could be the answer."""
+    basis: str = "measured"
+    """``measured`` on both sides, or ``inferred``: ``n_train``, or the size below it, was not run."""
+    chance: float = 1.0
+    """Of an inferred answer: how probable it is that measuring would have told the same."""
 
 
 @dataclass
@@ -73,16 +76,29 @@ class _Cell:
         """
         if 0 not in self.scores:
             return None
-        mean = sum(self.scores.values()) / len(self.scores)
+        mean = self.mean()
         if self.next_repeat(repeats) is not None:
             low, high = wilson_interval(mean, self.trial.n_test * len(self.scores))
             if low <= accuracy <= high:
                 return None
         return mean >= accuracy - ROUNDING
 
+    def mean(self) -> float:
+        """Of all scores; there is one at least."""
+        return sum(self.scores.values()) / len(self.scores)
+
     def next_repeat(self, repeats: int) -> int | None:
         """The first repeat that has not ended; None: all have."""
         return next((r for r in range(1, repeats + 1) if r not in self.scores and r not in self.failed), None)
+
+
+@dataclass(frozen=True)
+class _Inferred:
+    """An answer that was not measured on both sides."""
+
+    at: int
+    """Index of the first cell that reaches the accuracy; the number of cells where none does."""
+    chance: float
 
 
 @dataclass
@@ -92,7 +108,7 @@ class _Group:
     """Ascending in n_train."""
     waits_for: str | None = None
     """``trial_id`` of the trial that it gave out last, until that has ended."""
-    inferred: tuple[int, float] | None = None
+    inferred: _Inferred | None = None
     remaining: int = 0
     """Trials that it may still give out."""
 
@@ -115,12 +131,15 @@ class ThresholdSearch:
         self._entry = entry
         self._price = price
         self._max_running = max_running
-        self._loss = max(map(price, trials), default=0.0) / (1 - entry.confidence) if entry.confidence < 1 else math.inf
+        dearest = max(map(price, trials), default=0.0)
+        self._loss = dearest / (1 - entry.confidence) if entry.confidence < 1 else math.inf
+        """The price of a wrong answer: one that saves the dearest trial may be inferred with ``confidence``, one that
+        saves less has to be surer."""
         self._belief = CurveBelief(entry.accuracy)
         self._groups = _grouped(trials)
         self._by_key = {_key(group.cells[0].trial): group for group in self._groups}
-        self._open = [(0.0, group.curve.group) for group in self._groups]
-        """A heap of groups that wait for no trial, by the price of what they needed when they were last looked at."""
+        self._fresh = deque(self._groups)
+        self._continued: deque[_Group] = deque()
         self._waiting: dict[str, list[_Group]] = {}
         self._given: set[str] = set()
         self._observed: set[str] = set()
@@ -131,17 +150,13 @@ class ThresholdSearch:
     def ready(self) -> list[TrialSpec]:
         """Trials to start now: the next of every group that waits for none, groups that have begun before others."""
         trials: list[TrialSpec] = []
-        while self._open and not self._is_full():
-            expected_price, index = heappop(self._open)
-            group = self._groups[index]
+        while (self._continued or self._fresh) and not self._is_full():
+            group = (self._continued or self._fresh).popleft()
             if group.waits_for is not None:
                 continue
             trial = self._next(group)
             if trial is None:
-                continue
-            price = self._price(trial)
-            if CHEAP and price > expected_price and self._open and self._open[0][0] < price:
-                heappush(self._open, (price, index))
+                self._count(group)
                 continue
             group.waits_for = trial.trial_id
             self._waiting.setdefault(trial.trial_id, []).append(group)
@@ -168,11 +183,14 @@ class ThresholdSearch:
                 cell.failed.discard(repeat)
             elif repeat not in cell.scores:
                 cell.failed.add(repeat)
+            low, high = self._bracket(group)
+            if group.inferred is not None and not low < group.inferred.at <= high:
+                group.inferred = None
             if score is not None and trial.trial_id not in self._observed:
                 self._observed.add(trial.trial_id)
                 self._belief.observe(group.curve, trial.n_train, score, trial.n_test)
             if group.waits_for is None:
-                heappush(self._open, (0.0, group.curve.group))
+                self._continued.append(group)
             self._given.add(trial.trial_id)
             self._count(group)
 
@@ -188,29 +206,48 @@ class ThresholdSearch:
         return self._max_running is not None and len(self._waiting) >= self._max_running
 
     def _next(self, group: _Group) -> TrialSpec | None:
-        """The trial that a group needs next; None when its answer is known, or cannot be."""
-        choices = self._choices(group)
-        if not choices:
+        """The trial that a group needs next; None when its answer is known or inferred, or cannot be known. Nothing is
+        inferred beside sizes whose trials failed, or before repeats have told the ends of the bracket."""
+        if group.inferred is not None:
             return None
-        chances = self._belief.chances(group.curve, [each.n_train for each in choices], choices[0].n_test)
-        prices = [self._price(each) for each in choices]
-        probe = cheapest_probe(chances, prices, self._entry.confidence, self._loss)
-        if probe is None:
-            at = int(chances.argmax())
-            group.inferred = (choices[at].n_train if at < len(choices) else -1, float(chances.max()))
+        between, unsure = self._choices(group)
+        if between:
+            cells = [group.cells[index] for index in between]
+            sizes = [cell.trial.n_train for cell in cells]
+            outlook = self._belief.outlook(group.curve, sizes, cells[0].trial.n_test)
+            prices = [self._price(cell.trial) for cell in cells]
+            low, high = self._bracket(group)
+            is_gap = any(0 in cell.failed for cell in group.cells[low + 1 : high])
+            is_unseen = not any(cell.scores for cell in group.cells)  # its relatives alone answer for no curve
+            must_measure = is_gap or is_unseen
+            probe = outlook.next_probe(prices, self._entry.confidence, math.inf if must_measure else self._loss)
+            if probe is not None:
+                return cells[probe].trial
+            if not unsure:
+                chances = outlook.chances()
+                answer = int(chances.argmax())
+                at = between[answer] if answer < len(between) else between[-1] + 1
+                group.inferred = _Inferred(at, float(chances.max()))
+                return None
+        if not unsure:
             return None
-        return choices[probe]
+        cell = group.cells[unsure[0]]
+        repeat = cell.next_repeat(self._repeats(cell.trial))
+        assert repeat is not None, "a size without repeats left is not unsure"
+        return _repeated(cell.trial, repeat)
 
-    def _choices(self, group: _Group) -> list[TrialSpec]:
-        """Trials that would tell a group more: the next repeat of a size within its interval of the accuracy, else the
-        sizes of the bracket; none when its answer is known, or cannot be."""
-        low, high = self._bracket(group)
-        between = group.cells[low + 1 : high]
-        for cell in between:
-            repeat = cell.next_repeat(self._repeats(cell.trial)) if 0 in cell.scores else None
-            if repeat is not None:
-                return [_repeated(cell.trial, repeat)]
-        return [cell.trial for cell in between if 0 not in cell.failed]
+    def _choices(self, group: _Group) -> tuple[list[int], list[int]]:
+        """Indices of the cells whose trials would tell a group more, and of those that repeats would.
+
+        Sizes within their interval of the accuracy count as their mean says until nothing is left between them; only
+        those at the ends of what is then left are repeated, the cheaper first.
+        """
+        low, high = first, last = self._bracket(group)
+        scored = [index for index in range(low + 1, high) if 0 in group.cells[index].scores]
+        high = next((index for index in scored if group.cells[index].mean() >= self._entry.accuracy - ROUNDING), high)
+        low = max((index for index in scored if index < high), default=low)
+        between = [index for index in range(low + 1, high) if 0 not in group.cells[index].failed]
+        return between, [index for index in (low, high) if first < index < last]
 
     def _bracket(self, group: _Group) -> tuple[int, int]:
         """Indices of the smallest size that reaches the accuracy (the number of sizes where none does), and of the
@@ -227,6 +264,8 @@ class ThresholdSearch:
 
     def _most_trials(self, group: _Group) -> int:
         """How many more trials a group gives out at most."""
+        if group.inferred is not None:
+            return 0
         low, high = self._bracket(group)
         most = 0
         for cell in group.cells[low + 1 : high]:
@@ -253,7 +292,10 @@ class ThresholdSearch:
         low, high = self._bracket(group)
         cells, trial = group.cells, group.cells[0].trial
         failed = tuple(cell.trial.n_train for cell in cells[low + 1 : high])
-        if self._choices(group):
+        inferred = group.inferred if failed else None
+        if inferred is not None:
+            high, failed = inferred.at, ()
+        if inferred is None and any(self._choices(group)):
             state = "open"
         elif failed:
             state = "gap"
@@ -270,6 +312,8 @@ class ThresholdSearch:
             state=state,
             num_trials=sum(len(cell.scores) + len(cell.failed) for cell in cells),
             unknown=failed if state == "gap" else (),
+            basis="measured" if inferred is None else "inferred",
+            chance=1.0 if inferred is None else inferred.chance,
         )
 
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,14 @@ from orchestrator import results
 from orchestrator.backbone_cache import BackboneCache
 from orchestrator.checkpoints import ResultsCheckpoints
 from orchestrator.failures import classify
-from orchestrator.measure import peak_memory_bytes, reset_peak_memory, versions
+from orchestrator.measure import peak_memory_bytes, reset_peak_memory
 from orchestrator.problem_cache import ProblemCache
 from orchestrator.pruning import PrunedError, RungReport, Rungs, RungWatch, validation_problems
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
-from orchestrator.tables import TrialResult, TrialState, new_run_id
+from orchestrator.tables import TrialResult, TrialState
 from orchestrator.time_limit import time_limit
+from orchestrator.trial_row import Execution, failed_result, row_of, timeout_error
 from task_generators.problem import Split
 from task_generators.scoring import repeats_training_answer
 from trainers import lora
@@ -50,28 +51,6 @@ from trainers.weights_source import check_available, located
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total) with the phases ``load``, ``train``, ``evaluate``."""
-
-ERROR_LINES = 30
-"""Last lines of a traceback that a failed row keeps."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """One start of a trial: names the rows it will write."""
-
-    run_id: str
-    attempts: int
-    started_at: datetime
-    sweep: str | None = None
-    retries: int = 0
-    """How often the trial was retried for passing reasons; these do not count as attempts."""
-
-    @classmethod
-    def begin(
-        cls, sweep: str | None = None, attempts: int = 1, run_id: str | None = None, retries: int = 0
-    ) -> Execution:
-        """An execution that starts now; ``attempts`` counts it and those before. ``run_id`` is drawn unless given."""
-        return cls(run_id or new_run_id(), attempts, datetime.now(UTC), sweep, retries)
 
 
 def run_trial(
@@ -128,7 +107,7 @@ def run_trial(
                 if rungs is not None and backbone.spec.trainable:
                     problems = validation_problems(spec, rungs.entry.n_validation, train_problems, problem_cache.get)
                     row = replace(
-                        _row(spec, execution, TrialState.PRUNED),
+                        row_of(spec, execution, TrialState.PRUNED),
                         load_s=load_s,
                         encode_s=encode_s,
                         device=_device_name(device),
@@ -178,7 +157,7 @@ def run_trial(
     if zero_stage is None and placement.num_workers > 1:
         zero_stage = DEEPSPEED_STAGE_ON_SEVERAL_WORKERS
     result = replace(
-        _row(spec, execution, TrialState.DONE),
+        row_of(spec, execution, TrialState.DONE),
         metrics=metrics,
         num_trainable_params=trained.num_trainable_params,
         train_loss=trained.train_loss,
@@ -273,50 +252,6 @@ def record(results_uri: str, result: TrialResult, predictions: Sequence[Predicti
 def record_pruned(results_uri: str, report: RungReport) -> None:
     """Write the rows of a trial that ended at a rung, then remove its checkpoints."""
     record(results_uri, report.result, [], report.losses)
-
-
-def timeout_error(spec: TrialSpec) -> TimeoutError:
-    """What a trial ends with that took longer than its placement allows."""
-    return TimeoutError(f"the trial took longer than placement.timeout_s = {spec.placement.timeout_s:g} s")
-
-
-def failed_result(
-    spec: TrialSpec, execution: Execution, error: BaseException, error_kind: str | None = None
-) -> TrialResult:
-    """The row of a trial that ended with ``error``; no number in it but those of the spec."""
-    lines = "".join(traceback.format_exception(error)).strip().splitlines()
-    if len(lines) > ERROR_LINES + 1:
-        lines = [lines[0], "...", *lines[-ERROR_LINES:]]
-    return replace(
-        _row(spec, execution, TrialState.FAILED),
-        error_kind=error_kind or classify(error),
-        error="\n".join(lines),
-        finished_at=datetime.now(UTC),
-    )
-
-
-def _row(spec: TrialSpec, execution: Execution, state: TrialState) -> TrialResult:
-    return TrialResult(
-        trial_id=spec.trial_id,
-        run_id=execution.run_id,
-        sweep=execution.sweep,
-        state=state,
-        backbone=spec.backbone,
-        family=spec.backbone_spec.family,
-        task=spec.task.name,
-        task_params=spec.task.params_json(),
-        seed=spec.seed,
-        n_train=spec.n_train,
-        n_test=spec.n_test,
-        lora_rank=spec.lora_rank,
-        recipe=spec.recipe_json(),
-        num_workers=spec.placement.num_workers,
-        attempts=execution.attempts,
-        retries=execution.retries,
-        host=socket.gethostname(),
-        started_at=execution.started_at,
-        versions=versions(),
-    )
 
 
 def _placed_on_ranks(spec: TrialSpec) -> TrialSpec:

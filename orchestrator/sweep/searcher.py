@@ -26,8 +26,9 @@ from orchestrator.sweep.compactor import Compactor
 from orchestrator.sweep.signals import StopSignals
 from orchestrator.sweep.worker import Job, SpoiltWorkerError, Work, died_error, expected_key
 from orchestrator.tables import TrialState
-from orchestrator.trial import Execution, failed_result, record_pruned, timeout_error
+from orchestrator.trial import record_pruned
 from orchestrator.trial_queue import Assignment, Chunk, TrialQueue
+from orchestrator.trial_row import Execution, failed_result, timeout_error
 
 LOOK_AT_NODES_EVERY_S = 5.0
 

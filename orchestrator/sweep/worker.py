@@ -30,6 +30,7 @@ from orchestrator.specs import TrialSpec
 from orchestrator.sweep.cluster import shape
 from orchestrator.tables import TrialResult, TrialState
 from orchestrator.trial_queue import Assignment, Chunk
+from orchestrator.trial_row import Execution, failed_result, timeout_error
 
 START_BARRIER_S = 30.0
 """Longest wait of a new worker for the others of its kind to start."""
@@ -148,9 +149,7 @@ class TrialWorker(tune.Trainable):
     def _run(self, assignment: Assignment) -> TrialResult | RungReport:
         if self._stepped.is_running:
             return self._stepped.go_on()
-        execution = self._trial.Execution.begin(
-            self._job.sweep, assignment.attempts, assignment.run_id, assignment.retries
-        )
+        execution = Execution.begin(self._job.sweep, assignment.attempts, assignment.run_id, assignment.retries)
         if assignment.spec.placement.num_workers > 1:
             return self._run_on_ranks(assignment, execution)
         following = self._following()
@@ -210,7 +209,7 @@ class TrialWorker(tune.Trainable):
                 pending = [rank.run.remote(spec, uri, execution) for rank in self._ranks]
                 result = _first_result(pending, deadline)
                 if result is None:
-                    raise self._trial.timeout_error(spec)
+                    raise timeout_error(spec)
                 return result
             except Exception as error:
                 cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raised
@@ -224,7 +223,7 @@ class TrialWorker(tune.Trainable):
                     if isinstance(cause, ray.exceptions.RayActorError):
                         cause = died_error(cause)
                     if classify(cause) not in assignment.retried:
-                        results.write(uri, self._trial.failed_result(spec, execution, cause))
+                        results.write(uri, failed_result(spec, execution, cause))
                     raise cause from None
             placement = spec.placement.model_copy(update={"micro_batch_size": smaller})
             spec = spec.model_copy(update={"placement": placement})
