@@ -265,7 +265,7 @@ def test_two_drivers_share_the_work(tmp_path):
     trials, rows, ran = cells(seeds=list(range(15))), {}, []
     with Claims(tmp_path, name="a") as one, Claims(tmp_path, name="b") as two:
         queues = [make_queue(trials, rows, claims=claims, seconds=lambda spec: 0.7) for claims in (one, two)]
-        for round_ in range(100):
+        for _ in range(100):
             held = [queue.take(lambda bundles: True) for queue in queues]
             for queue, chunk in zip(queues, held, strict=True):
                 for assignment in chunk.assignments if chunk else ():
