@@ -193,14 +193,26 @@ class Claims:
                 document = json.loads(stream.read())
         except (OSError, ValueError):
             return None
-        keys = {"beat", "num_ended", "held", "asked", "process"}
-        return document if isinstance(document, dict) and keys <= set(document) else None
+        return document if _is_document(document) else None
 
     def _remove(self, name: str) -> None:
         try:
             self._folder.fs.delete_file(f"{self._root}/{name}.json")
         except OSError:
             return  # gone already, or out of reach: then its lease ends it
+
+
+def _is_document(found: Any) -> bool:
+    """Whether a file holds what drivers write, and not what some other version or program wrote."""
+    if not isinstance(found, dict):
+        return False
+    lists = [found.get(kind) for kind in ("held", "asked")]
+    process = found.get("process")
+    return (
+        all(isinstance(found.get(name), int) for name in ("beat", "num_ended"))
+        and all(isinstance(ids, list) and all(isinstance(each, str) for each in ids) for ids in lists)
+        and (process is None or (isinstance(process, dict) and isinstance(process.get("pid"), int)))
+    )
 
 
 def _process(pid: int) -> dict[str, Any] | None:

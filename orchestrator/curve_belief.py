@@ -142,9 +142,9 @@ class Outlook:
 
     def next_probe(self, prices: Sequence[float], confidence: float = 1.0, loss: float = math.inf) -> int | None:
         """The size to measure first, so that telling the first one that reaches the accuracy is cheapest on average;
-        None: measure none, the likeliest answer is good enough.
+        None: measure none, for surely enough none reaches it.
 
-        An answer is inferred only with at least ``confidence``, and if it is wrong, that costs ``loss``. For each size
+        That is inferred only with at least ``confidence``, and if it is wrong, it costs ``loss``. For each size
         and each of some scores, equally likely there, what would then be believed of the sizes left says what an
         optimal search among them costs.
         """
@@ -161,8 +161,8 @@ class Outlook:
         price = np.asarray(prices, dtype=np.float64)
         later = search_price(chances.reshape(-1, num_sizes + 1), price, confidence, loss)
         expected = price + later.reshape(num_sizes, num_scores).mean(axis=1)
-        likeliest = self.chances().max()
-        if likeliest >= confidence and math.isfinite(loss) and loss * (1 - likeliest) <= expected.min():
+        never = self.chances()[-1]
+        if never >= confidence and math.isfinite(loss) and loss * (1 - never) <= expected.min():
             return None
         return int(expected.argmin())
 
@@ -181,8 +181,8 @@ def search_price(chances: Array, prices: Array, confidence: float = 1.0, loss: f
 
     ``chances`` [belief, cell + 1] has one entry a cell and one for none; ``prices`` [cell]. A cell that reaches it
     rules out the larger ones, one that does not the smaller ones: an optimal search tree with prices (Knuth, 1971) by
-    dynamic programming over intervals, O(cells^3). The search may end before one answer is left where an answer has
-    ``confidence`` among those left; if it is wrong, that costs ``loss``. An answer of chance 0 is ruled out already.
+    dynamic programming over intervals, O(cells^3). The search may end where "none" has ``confidence`` among the answers
+    left; if it is wrong, that costs ``loss``. An answer of chance 0 is ruled out already.
     """
     num_beliefs, num_answers = chances.shape
     cumulated = np.concatenate([np.zeros((num_beliefs, 1)), np.cumsum(chances, axis=1)], axis=1)
@@ -197,9 +197,9 @@ def search_price(chances: Array, prices: Array, confidence: float = 1.0, loss: f
             of_probe = np.where(tells, mass[:, None] * prices[a : b - 1], 0.0)
             of_probe += expected[:, a, a + 1 : b] + expected[:, a + 1 : b, b]
             cheapest = of_probe.min(axis=1)
-            if math.isfinite(loss):
-                likeliest = chances[:, a:b].max(axis=1)
-                risk = np.where(likeliest >= confidence * mass, loss * (mass - likeliest), np.inf)
+            if math.isfinite(loss) and b == num_answers:
+                never = chances[:, -1]
+                risk = np.where(never >= confidence * mass, loss * (mass - never), np.inf)
                 cheapest = np.minimum(cheapest, risk)
             expected[:, a, b] = cheapest
     return np.asarray(expected[:, 0, num_answers])

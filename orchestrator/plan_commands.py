@@ -33,6 +33,7 @@ from orchestrator.capacity import (
 )
 from orchestrator.estimates import GUESS_FACTOR, Cost, Estimator, Level, cost
 from orchestrator.failures import is_transient
+from orchestrator.search_findings import THRESHOLD_COLUMNS, threshold_progress
 from orchestrator.search_plan import ROW_COLUMNS, planned_trials
 from orchestrator.specs import SweepSpec, TrialSpec, check_problems, expand, load_sweep
 from orchestrator.stale import StaleRow, by_change, stale_rows
@@ -111,7 +112,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     """Check and count a sweep. ValueError for what can never run anywhere."""
     sweep, cells, states = read(arguments)
     rows = _rows(sweep) if states else None
-    trials = planned_trials(sweep, cells, [] if rows is None else rows_of_search(sweep, rows))
+    trials = trials_of(sweep, cells, rows)
     to_run = [trial for trial in trials if runs(trial, states)]
     check_problems(to_run)
     for fault in backbone_commands.unavailable(_distinct(to_run)):  # no error: a laptop may plan what a cluster runs
@@ -289,12 +290,16 @@ def draws_points(sweep: SweepSpec) -> bool:
     return sweep.search is not None and sweep.search.optuna is not None
 
 
-def rows_of_search(sweep: SweepSpec, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """What ``planned_trials`` needs to know of ``rows``; nothing for a sweep that draws no points."""
-    if not draws_points(sweep):
-        return []
-    kept = rows[list(ROW_COLUMNS)]
-    return [{str(name): value for name, value in row.items()} for row in kept.to_dict("records")]
+def trials_of(sweep: SweepSpec, cells: Sequence[TrialSpec], rows: pd.DataFrame | None) -> list[TrialSpec]:
+    """The trials that a sweep runs at most, as far as ``rows`` of ``trials`` tell: its cells, or what its search has
+    had done and may still ask for."""
+    if sweep.search is None or (rows is None and not draws_points(sweep)):
+        return list(cells)
+    kept = [] if rows is None else rows[list({*ROW_COLUMNS, *THRESHOLD_COLUMNS})].to_dict("records")
+    records = [{str(name): value for name, value in row.items()} for row in kept]
+    if draws_points(sweep):
+        return planned_trials(sweep, cells, records)
+    return list(threshold_progress(sweep, cells, records).trials)
 
 
 def _rows(sweep: SweepSpec) -> pd.DataFrame:

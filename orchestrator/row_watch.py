@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("trial_id", "sweep", "state", "backbone", "task", "task_params", "seed", "n_train", "n_test", "lora_rank"),
     *("recipe", "train_steps", "train_s", "eval_s", "load_s", "encode_s", "device", "num_workers"),
-    *("error_kind", "attempts", "started_at", "finished_at"),
+    *("error_kind", "attempts", "started_at", "finished_at", "exact_match"),
 ]
 """What plans and estimates are made of."""
 

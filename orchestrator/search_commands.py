@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import plan_commands
 from orchestrator.analysis import MAX_VARIANTS
-from orchestrator.plan_commands import draws_points, rows_of_search
-from orchestrator.search_findings import best_points
-from orchestrator.search_plan import ROW_COLUMNS, planned_trials
+from orchestrator.search_findings import THRESHOLD_COLUMNS, best_points, threshold_progress
+from orchestrator.search_plan import ROW_COLUMNS
 from orchestrator.specs import SweepSpec, TrialSpec
-from orchestrator.tables import TrialState
-from orchestrator.threshold import Finding, ThresholdSearch
+from orchestrator.threshold import Finding
 
-_Known = Mapping[str, tuple[str, float]]
-"""State and exact match of the trials that have a row, by ``trial_id``."""
 MAX_LINES = 3 * MAX_VARIANTS
 """Groups that a table shows; the rest is counted."""
 
 
 def trials_of(sweep: SweepSpec, cells: list[TrialSpec]) -> list[TrialSpec]:
-    """What a sweep runs at most: its cells, or the points that a search has drawn and some that stand for the rest.
-
-    A threshold search whose answers are all known runs nothing more, so only what it measured is left.
-    """
+    """What a sweep runs at most, as far as its tables tell."""
     from orchestrator import results
 
-    if draws_points(sweep):
-        return planned_trials(sweep, cells, rows_of_search(sweep, results.load_trials(sweep.results_uri, ROW_COLUMNS)))
-    if sweep.search is not None and sweep.search.threshold is not None:
-        _, known, wanted = _replayed(sweep, cells)
-        if not wanted:
-            return [trial for trial in cells if trial.trial_id in known]
-    return cells
+    if sweep.search is None:
+        return cells
+    rows = results.load_trials(sweep.results_uri, [*ROW_COLUMNS, "state", "exact_match"])
+    return plan_commands.trials_of(sweep, cells, rows)
 
 
 def reported(sweep: SweepSpec, cells: list[TrialSpec]) -> list[TrialSpec]:
@@ -58,34 +49,10 @@ def print_found(console: Console, sweep: SweepSpec, cells: Sequence[TrialSpec]) 
         for best in best_points(sweep, cells, [{str(name): value for name, value in row.items()} for row in rows]):
             console.print(best.line(sweep.search.optuna.metric), highlight=False, soft_wrap=True)
     if sweep.search.threshold is not None:
-        search, _, _ = _replayed(sweep, cells)
-        console.print(_findings_table(search.findings(), sweep.search.threshold.accuracy))
-
-
-def _replayed(sweep: SweepSpec, cells: Sequence[TrialSpec]) -> tuple[ThresholdSearch, _Known, list[TrialSpec]]:
-    """The search with every row of the tables told; those rows by trial id; what it wants to know next."""
-    from orchestrator import results
-
-    assert sweep.search is not None
-    assert sweep.search.threshold is not None
-    rows = results.load_trials(sweep.results_uri, columns=["trial_id", "state", "exact_match"])
-    known = {row["trial_id"]: (row["state"], row["exact_match"]) for row in rows.to_dict("records")}
-    search = ThresholdSearch(cells, sweep.search.threshold)
-    for trial in cells:
-        _tell(search, trial, known)
-    while wanted := search.ready():
-        for trial in wanted:
-            _tell(search, trial, known)
-        wanted = [trial for trial in wanted if trial.trial_id not in known]
-        if wanted:
-            break
-    return search, known, wanted
-
-
-def _tell(search: ThresholdSearch, trial: TrialSpec, known: _Known) -> None:
-    if trial.trial_id in known:
-        state, exact_match = known[trial.trial_id]
-        search.ended(trial, TrialState(state), {"exact_match": exact_match} if state == TrialState.DONE else {})
+        rows = results.load_trials(sweep.results_uri, THRESHOLD_COLUMNS).to_dict("records")
+        records = [{str(name): value for name, value in row.items()} for row in rows]
+        findings = threshold_progress(sweep, cells, records).search.findings()
+        console.print(_findings_table(findings, sweep.search.threshold.accuracy))
 
 
 def _findings_table(findings: Sequence[Finding], accuracy: float) -> Table:

@@ -25,8 +25,8 @@ class ThresholdEntry(BaseModel):
     accuracy: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of test problems solved exactly."""
     confidence: Annotated[float, Field(gt=0.5, le=1)] = 0.95
-    """How probable, by what other sizes, seeds and backbones scored, an answer has to be for the dearest trial of the
-    sweep to be saved; to save cheaper ones it has to be surer. 1 measures every answer on both sides."""
+    """How probable, by what other sizes, seeds and backbones scored, it has to be that no size reaches ``accuracy`` for
+    the dearest trial of the sweep to be saved; to save cheaper ones it has to be surer. 1 measures every answer."""
     repeats: Annotated[int, Field(ge=0, le=MAX_REPEATS)] = 2
     """A size whose 95 % interval contains ``accuracy`` is run again with up to so many other seeds; their mean
     decides."""

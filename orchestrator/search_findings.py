@@ -1,17 +1,21 @@
-"""What ``search: optuna`` has found so far: the best point of each study, read from the tables."""
+"""What a search has found so far, read from the tables: without Ray, and without running anything."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.search_plan import Point, studies, tried_points
+from orchestrator.tables import TrialState
+from orchestrator.threshold import ThresholdSearch
 from orchestrator.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from orchestrator.specs import SweepSpec
+
+THRESHOLD_COLUMNS = ("trial_id", "state", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,53 @@ def best_points(sweep: SweepSpec, cells: Sequence[TrialSpec], rows: Sequence[Map
             score, point, seeds = (max if entry.mode == "max" else min)(candidates, key=lambda each: each[0])
             best.append(BestPoint(study.cells[0], point, score, seeds, num_points, study.num_samples))
     return best
+
+
+@dataclass(frozen=True)
+class ThresholdProgress:
+    """Where a threshold search stands."""
+
+    search: ThresholdSearch
+    """Told of every row there is."""
+    wanted: tuple[TrialSpec, ...]
+    """What it wants to know next; empty: it has ended."""
+    trials: tuple[TrialSpec, ...]
+    """The sweep's cells that have a row, and those that may still be asked for. Repeats are not among them."""
+
+
+def threshold_progress(
+    sweep: SweepSpec, cells: Sequence[TrialSpec], rows: Iterable[Mapping[str, Any]]
+) -> ThresholdProgress:
+    """Where the sweep's ``search: threshold`` stands by ``rows`` of ``trials`` with ``THRESHOLD_COLUMNS``."""
+    entry = sweep.search.threshold if sweep.search else None
+    assert entry is not None, "only for sweeps that search a threshold"
+    known = {row["trial_id"]: (TrialState(row["state"]), row["exact_match"]) for row in rows}
+    search = ThresholdSearch(cells, entry)
+
+    def tell(trial: TrialSpec) -> None:
+        state, exact_match = known[trial.trial_id]
+        search.ended(trial, state, {"exact_match": exact_match} if state == TrialState.DONE else {})
+
+    for trial in cells:
+        if trial.trial_id in known:
+            tell(trial)
+    wanted: list[TrialSpec] = []
+    while given := search.ready():  # a repeat, say, that has a row too
+        wanted += [trial for trial in given if trial.trial_id not in known]
+        for trial in given:
+            if trial.trial_id in known:
+                tell(trial)
+    undecided = {
+        (finding.backbone, finding.task, finding.seed, finding.lora_rank, finding.recipe): finding
+        for finding in search.findings()
+        if finding.state == "open"
+    }
+    trials = []
+    for trial in cells:
+        finding = undecided.get((trial.backbone, trial.task.label(), trial.seed, trial.lora_rank, trial.recipe_json()))
+        is_open = finding is not None and (finding.largest_below or -1) < trial.n_train
+        if finding is not None and finding.n_train is not None:
+            is_open = is_open and trial.n_train < finding.n_train
+        if trial.trial_id in known or is_open:
+            trials.append(trial)
+    return ThresholdProgress(search, tuple(wanted), tuple(trials))

@@ -20,8 +20,7 @@ from rich.text import Text
 from orchestrator.capacity import GPU_MODELS, Hardware, gpu_model
 from orchestrator.estimates import Estimator, elapsed_s
 from orchestrator.failures import is_transient
-from orchestrator.plan_commands import rows_of_search
-from orchestrator.search_plan import planned_trials
+from orchestrator.plan_commands import trials_of
 from orchestrator.specs import SweepSpec, TrialSpec, expand, load_sweep
 from orchestrator.tables import TrialState
 from orchestrator.trial_counts import counts_table, duration, runs, searches, state_of
@@ -117,7 +116,7 @@ def make_status(sweep: SweepSpec, cells: Sequence[TrialSpec], watch: RowWatch) -
     """How far a sweep of ``cells`` is by the rows that ``watch`` has read."""
     states = watch.states()
     rows = watch.frame()
-    trials = planned_trials(sweep, cells, rows_of_search(sweep, rows))
+    trials = trials_of(sweep, cells, rows)
     by_id = {trial.trial_id: trial for trial in trials}
     own = rows[rows["trial_id"].isin(list(by_id))]
     done = own[own["state"] == TrialState.DONE]

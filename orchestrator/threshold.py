@@ -2,8 +2,9 @@
 
 The cells of a sweep that differ in n_train alone are one group: a learning curve. Each group keeps a bracket, the
 largest size known to miss the accuracy below the smallest known to reach it, and asks for the size in between that
-makes the search cheapest on average (``orchestrator.curve_belief``), until nothing is left in between, or until one
-answer is so probable that measuring the rest is not worth its price: such an answer is ``inferred``, with its chance.
+makes the search cheapest on average (``orchestrator.curve_belief``), until nothing is left in between, or until it is
+so probable that the sizes left miss it too that measuring them is not worth its price: "never" is then ``inferred``,
+with its chance. A size that is said to reach the accuracy was measured, and so was the one below it.
 On a curve that falls back below the accuracy after reaching it, the answer is one of its crossings.
 """
 
@@ -54,7 +55,7 @@ class Finding:
     unknown: tuple[int, ...] = ()
     """Sizes whose trials failed and which could be the answer."""
     basis: str = "measured"
-    """``measured`` on both sides, or ``inferred``: ``n_train``, or the size below it, was not run."""
+    """``measured`` on both sides, or ``inferred``: the largest size was not run."""
     chance: float = 1.0
     """Of an inferred answer: how probable it is that measuring would have told the same."""
 
@@ -218,16 +219,16 @@ class ThresholdSearch:
             prices = [self._price(cell.trial) for cell in cells]
             low, high = self._bracket(group)
             is_gap = any(0 in cell.failed for cell in group.cells[low + 1 : high])
-            is_unseen = not any(cell.scores for cell in group.cells)  # its relatives alone answer for no curve
-            must_measure = is_gap or is_unseen
-            probe = outlook.next_probe(prices, self._entry.confidence, math.inf if must_measure else self._loss)
+            # All that is ever inferred is that the largest sizes miss it too, of a curve of which two are seen to: its
+            # relatives alone answer for no curve, least of all for one that has done what they did not.
+            may_infer = not is_gap and high == len(group.cells)
+            probe = outlook.next_probe(prices, self._entry.confidence, self._loss if may_infer else math.inf)
+            if probe is None and sum(bool(cell.scores) for cell in group.cells) < 2:
+                probe = outlook.next_probe(prices)
             if probe is not None:
                 return cells[probe].trial
             if not unsure:
-                chances = outlook.chances()
-                answer = int(chances.argmax())
-                at = between[answer] if answer < len(between) else between[-1] + 1
-                group.inferred = _Inferred(at, float(chances.max()))
+                group.inferred = _Inferred(between[-1] + 1, float(outlook.chances()[-1]))
                 return None
         if not unsure:
             return None

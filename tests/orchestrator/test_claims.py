@@ -139,7 +139,22 @@ def test_a_full_disk_stops_no_driver(open_claims, monkeypatch):
     assert open_claims("b").take(["x", "y"]) == {"y"}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"beat": 1}', "\x00\xff"])
+FILE = {"beat": 1, "num_ended": 0, "held": [], "asked": [], "process": None}
+FOREIGN = [
+    {"held": None},
+    {"held": 5},
+    {"held": [["x"]]},
+    {"beat": "1"},
+    {"process": "x"},
+    {"process": [1]},
+    {"process": {}},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"beat": 1}', "\x00\xff", *(json.dumps(FILE | {"held": ["x"]} | other) for other in FOREIGN)],
+)
 def test_foreign_files_are_no_claims(tmp_path, open_claims, content):
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "stray.json").write_text(content)

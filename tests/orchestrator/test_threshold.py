@@ -67,13 +67,13 @@ def test_whoever_measures_both_sides_of_every_published_threshold_needs_four_ten
     assert least.examples == pytest.approx(0.394, abs=0.001)
 
 
-@pytest.mark.parametrize(("max_running", "cells", "examples"), [(1, 0.40, 0.43), (8, 0.44, 0.435), (64, 0.445, 0.48)])
+@pytest.mark.parametrize(("max_running", "cells", "examples"), [(1, 0.41, 0.49), (8, 0.42, 0.465), (64, 0.445, 0.48)])
 def test_the_published_curves_need_fewer_cells_and_examples_than_bisection(curves, max_running, cells, examples):
     found = replay.searched(curves, max_running=max_running)
     assert found.num_right == found.num_curves == 66
     assert found.cells <= cells
     assert found.examples <= examples
-    assert 0 < found.num_inferred == found.num_inferred_right
+    assert found.num_inferred == found.num_inferred_right
 
 
 def test_half_of_the_results_given_back_lead_to_the_same_findings_and_no_trial_twice(curves):
@@ -159,16 +159,16 @@ def test_dear_sizes_are_avoided_where_cheap_ones_tell_enough():
     assert outlook.next_probe([1000, 1, 1000]) == 1
 
 
-def brute_force(chances, prices, confidence, loss):
+def brute_force(chances, prices, confidence, loss, with_none=True):
     if len(chances) < 2:
         return 0
-    mass, likeliest = sum(chances), max(chances)
+    mass, none = sum(chances), chances[-1]
     return min(
-        loss * (mass - likeliest) if likeliest >= confidence * mass else np.inf,
+        loss * (mass - none) if with_none and none >= confidence * mass else np.inf,
         *(
             mass * prices[k]
-            + brute_force(chances[: k + 1], prices[:k], confidence, loss)
-            + brute_force(chances[k + 1 :], prices[k + 1 :], confidence, loss)
+            + brute_force(chances[: k + 1], prices[:k], confidence, loss, with_none=False)
+            + brute_force(chances[k + 1 :], prices[k + 1 :], confidence, loss, with_none)
             for k in range(len(prices))
         ),
     )
