@@ -4,6 +4,7 @@ take. Plain arithmetic over resources by node, as Ray names them (``CPU``, ``GPU
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -85,8 +86,7 @@ def parse_gpus(text: str) -> Hardware:
     count, num_nodes = (int(match[2]), int(match[3] or 1)) if match else (0, 0)
     if match is None or not count or not num_nodes:
         raise ValueError(f"--gpus {text}: expected NAME:COUNT, or NAME:COUNTxNODES, for instance H100:8 or H100:8x4")
-    memory = re.fullmatch(r"(\d{1,4})GB", match[1], re.IGNORECASE)
-    model = _of_memory(float(memory[1])) if memory and int(memory[1]) else _by_name().get(_plain(match[1]))
+    model = named_gpu(match[1])
     if model is None:
         raise ValueError(f"--gpus {text}: unknown GPU {match[1]!r}; valid: {', '.join(GPU_MODELS)}, or as 48GB:8")
     nodes = tuple({"CPU": CPUS_A_GPU * count, "GPU": float(count)} for _ in range(num_nodes))
@@ -96,12 +96,19 @@ def parse_gpus(text: str) -> Hardware:
 
 def gpu_model(device_name: str) -> GpuModel | None:
     """The model in a device's name as CUDA or Ray write it (``NVIDIA H100 80GB HBM3``, ``A100-80G``); None: unknown."""
-    plain = _plain(device_name)
-    found = [(len(name), model) for name, model in _by_name().items() if name in plain]
+    words = re.findall(r"[A-Z0-9]+", device_name.upper())
+    names = {*words, *(first + second for first, second in itertools.pairwise(words))}  # RTX 4090
+    found = [model for name, model in _by_name().items() if name in names]
     if not found:
         return None
-    model = max(found, key=lambda pair: pair[0])[1]
-    return GPU_MODELS["A100-40G"] if model.name == "A100" and "40G" in plain else model
+    model = max(found, key=lambda each: len(each.name))
+    return GPU_MODELS["A100-40G"] if model.name == "A100" and names & {"40G", "40GB"} else model
+
+
+def named_gpu(name: str) -> GpuModel | None:
+    """The model that a user names: one of ``GPU_MODELS``, or ``48GB`` for any with that memory; None: unknown."""
+    memory = re.fullmatch(r"(\d{1,4})GB", name, re.IGNORECASE)
+    return _of_memory(float(memory[1])) if memory and int(memory[1]) else _by_name().get(_plain(name))
 
 
 def cluster_hardware(nodes: Sequence[Resources], where: str) -> Hardware:

@@ -18,7 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.capacity import GPU_MODELS, GpuModel, Hardware, gpu_model, gpus_per_worker, slots, wants_gpu
+from orchestrator.capacity import (
+    GPU_MODELS,
+    GpuModel,
+    Hardware,
+    gpu_model,
+    gpus_per_worker,
+    named_gpu,
+    slots,
+    wants_gpu,
+)
 from orchestrator.roofline import GUESS_FACTOR, PARTS, Processor, Seconds, guess
 from orchestrator.specs import TrialSpec
 from orchestrator.tables import TrialState
@@ -327,10 +336,13 @@ def gpu_price(gpu_hour_usd: float | Mapping[str, float] | None, hardware: Hardwa
     """Dollars an hour of one GPU of ``hardware``; None where no price or no GPU is given."""
     if gpu_hour_usd is None or isinstance(gpu_hour_usd, (int, float)):
         return gpu_hour_usd
+    for name in gpu_hour_usd:
+        if named_gpu(name) is None:
+            raise ValueError(f"gpu_hour_usd.{name}: unknown GPU; valid: {', '.join(GPU_MODELS)}, or as 48GB")
     if hardware.gpu is None:
         return None
     for name, price in gpu_hour_usd.items():
-        if gpu_model(name) == hardware.gpu:
+        if named_gpu(name) == hardware.gpu:
             return price
     prices = ", ".join(gpu_hour_usd)
     raise ValueError(f"gpu_hour_usd: has no price of {hardware.gpu.name}, only of {prices}; add it, or see --gpus")

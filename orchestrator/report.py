@@ -235,11 +235,13 @@ def _draw_panel(
 
 
 def _caption(trials: pd.DataFrame, width: int) -> list[str]:
-    seeds = trials.loc[trials["seed"].notna() & (trials["n_train"] > 0), "seed"].nunique() or 1
+    trained = trials[trials["seed"].notna() & (trials["n_train"] > 0)]
+    seeds = trained.groupby([*CURVE, "n_train"], dropna=False)["seed"].nunique() if len(trained) else 1
+    mean = f"{_range(pd.Series(seeds))} training seed{'s' * (int(pd.Series(seeds).max()) > 1)}"
     counts = trials["state"].value_counts()
     absent = [f"{counts[state]} {state}" for state in ("failed", "missing") if counts.get(state)]
     text = (
-        f"Mean over {seeds} training seed{'s' if seeds > 1 else ''}; {_range(trials['n_test'])} test problems a task; "
+        f"Mean over {mean}; {_range(trials['n_test'])} test problems a task; "
         "bands: 95 % Wilson interval over test problems."
     )
     if absent:

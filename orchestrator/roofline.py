@@ -33,12 +33,13 @@ FRAMES_A_LATENT = 4
 IMAGE_TOKENS = 256
 """Of one picture in a vision-language model (Gemma 3, arXiv 2503.19786, section 2)."""
 CHAT_TOKENS = 60
-GPU_UTILISATION, CPU_UTILISATION = 0.3, 0.5
+GPU_UTILISATION, CPU_UTILISATION = 0.3, 0.15
 CPU_CORE_GFLOPS, CPU_BANDWIDTH_GB_PER_S = 100.0, 10.0
 GPU_CALL_S, CPU_CALL_S = 0.03, 0.004
 """What one call of a model takes at least: Python, launching kernels."""
 LOAD_GB_PER_S = 1.0
-OTHER_S = 0.1
+OTHER_S, UNTRAINED_S = 1.0, 0.1
+"""Drawing problems, scoring, writing rows, and a share of the worker's start."""
 LEAST_S = 1e-4
 UNKNOWN_PARAMS = 4e9
 """Of a backbone that is trained and states no number: any repository of a family."""
@@ -77,7 +78,7 @@ def guess(
     """Seconds of each of ``PARTS``, none of them 0. Proportional to ``max_steps`` (train), ``n_test`` and ``attempts``
     (answer); encoding, training and answering are shared by the workers."""
     if backbone.family == "baseline" or not backbone.trainable:
-        return OTHER_S, LEAST_S, LEAST_S, LEAST_S, LEAST_S * n_test * recipe.attempts
+        return UNTRAINED_S, LEAST_S, LEAST_S, LEAST_S, LEAST_S * n_test * recipe.attempts
     params = backbone.num_params or UNKNOWN_PARAMS
     weights_bytes = params * BYTES_A_PARAMETER[recipe.precision]
     load_s = weights_bytes / (LOAD_GB_PER_S * 1e9)

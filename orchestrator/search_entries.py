@@ -138,7 +138,7 @@ class AshaEntry(BaseModel):
 
     grace_period: float = Field(default=0.1, gt=0, lt=1)
     """The first rung, as a share of each trial's own ``max_steps``."""
-    reduction_factor: float = Field(default=3, gt=1)
+    reduction_factor: float = Field(default=3, ge=1.5)
     """Each rung has so many times the steps of the one before."""
     n_validation: int = Field(default=32, gt=0)
     """Problems that a trial is judged by at each rung: of the training split, beyond those that it trains on."""

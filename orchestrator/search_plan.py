@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.search_entries import RANK, NumberRange, OptunaEntry, Space, holds_integers
-from orchestrator.sweep_yaml import one_line
+from orchestrator.sweep_yaml import one_line, unknown
 from orchestrator.trial_spec import TrialIds, TrialSpec, recipe_json, task_json
+from task_generators.problem import Split
+from task_generators.splits import draw_problems
 from trainers.backbone import check_recipe
 from trainers.recipe import IGNORED_FIELDS, TrainRecipe
 
@@ -138,21 +140,12 @@ def check_search(sweep: SweepSpec, cells: Sequence[TrialSpec]) -> None:
     entry = sweep.search.optuna if sweep.search else None
     if entry is None:
         return
-    again = "and search.optuna.space varies it; remove one of them"
     for name in entry.space:
-        if name in sweep.recipe.model_fields_set:
-            raise ValueError(f"recipe.{name}: is given here, {again}")
-        if name in sweep.axes or any(name in backbone.axes for backbone in sweep.backbones):
-            raise ValueError(f"axes.{name}: is given here, {again}")
-        for backbone in sweep.backbones:
-            if name in backbone.recipe.model_fields_set:
-                raise ValueError(f"recipe.{name}: the recipe of {backbone.name} fixes it, {again}")
-        for task in sweep.tasks:
-            if name in task.recipe.model_fields_set:
-                raise ValueError(f"recipe.{name}: a task's own recipe fixes it, {again}")
+        _check_not_fixed(sweep, name)
     found, _ = studies(entry, cells)
     if not found:
         raise ValueError(f"search.optuna.space: {', '.join(entry.space)} mean nothing to any backbone of the sweep")
+    _check_metric(entry, found)
     checked: set[tuple[str, int]] = set()
     for study in found:
         cell = study.cells[0]
@@ -163,6 +156,39 @@ def check_search(sweep: SweepSpec, cells: Sequence[TrialSpec]) -> None:
             for name, values in study.space.items():
                 for value in (values.low, values.high) if isinstance(values, NumberRange) else values:
                     _recipe(cell, {name: _as_field(name, value)})
+
+
+def _check_not_fixed(sweep: SweepSpec, name: str) -> None:
+    again = "and search.optuna.space varies it; remove one of them"
+    if name in sweep.recipe.model_fields_set:
+        raise ValueError(f"recipe.{name}: is given here, {again}")
+    if name in sweep.axes or any(name in backbone.axes for backbone in sweep.backbones):
+        raise ValueError(f"axes.{name}: is given here, {again}")
+    for backbone in sweep.backbones:
+        if name in backbone.recipe.model_fields_set:
+            raise ValueError(f"recipe.{name}: the recipe of {backbone.name} fixes it, {again}")
+    for task in sweep.tasks:
+        if name in task.recipe.model_fields_set:
+            raise ValueError(f"recipe.{name}: a task's own recipe fixes it, {again}")
+    for place, trial in enumerate(sweep.trials):
+        if name in trial.recipe.model_fields_set:
+            raise ValueError(f"trials[{place}].recipe.{name}: is given here, {again}")
+    for place, other in enumerate(sweep.included() if sweep.include else ()):
+        try:
+            _check_not_fixed(other, name)
+        except ValueError as error:
+            raise ValueError(f"{sweep.include[place]}: {error}") from None
+
+
+def _check_metric(entry: OptunaEntry, found: Sequence[Study]) -> None:
+    """ValueError when a task of some study has no such score: told from one of its problems, answered rightly."""
+    for cell in {study.cells[0].task.name: study.cells[0] for study in found}.values():
+        task = cell.task.build(Split.TEST)
+        (problem,) = draw_problems(cell.task, Split.TEST, 0, 1)
+        scores = {name: float(score) for name, score in task.score(problem, problem.answer).items()}
+        names = [*scores, *task.trial_scores(scores), "parsed", "repeats_training_answer"]
+        if entry.metric not in names:
+            raise ValueError(f"search.optuna.metric: {unknown(f'score of {cell.task.name}', entry.metric, names)}")
 
 
 def num_trials(sweep: SweepSpec, cells: Sequence[TrialSpec]) -> int:

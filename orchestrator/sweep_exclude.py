@@ -187,7 +187,7 @@ def _why_nothing(conditions: Sequence[_Condition], trials: Sequence[TrialSpec]) 
                     return f".params: {unknown('knob', name, knobs)}"
             values = [value for value in map(condition.value, trials) if value is not None]
             wanted = ", ".join(str(value) for value in condition.wanted)
-            return f".{condition.key} = {wanted}: no trial of the sweep has that; they have {_named(values)}"
+            return f".{condition.key} = {wanted}: no trial of the sweep has that; there are {_named(values)}"
     keys = ", ".join(f"{condition.key} = {', '.join(map(str, condition.wanted))}" for condition in conditions)
     return f": no trial of the sweep matches all of {keys}; remove the pattern"
 

@@ -130,3 +130,8 @@ def test_a_step_that_is_too_large_for_its_share_of_a_gpu():
     assert "A100-40G has 40 GB" in fault
     assert memory_fault(trial(gpus_per_worker=0.25), parse_gpus("H100:1"))
     assert not memory_fault(trial(gpus_per_worker=0), parse_gpus("T4:1"))
+
+
+@pytest.mark.parametrize("device", ["NVIDIA L40", "Tesla T400", "B2000", "V1000", "NVIDIA A10", "H1000"])
+def test_a_gpu_is_not_known_by_a_part_of_its_name(device):
+    assert gpu_model(device) is None

@@ -130,8 +130,8 @@ def test_a_combination_that_is_not_valid_may_be_excluded(load):
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        ("[{task: lief}]", "exclude[0].task = lief: no trial of the sweep has that; they have elementary_ca, life"),
-        ("[{seed: 0}, {n_train: 4}]", "exclude[1].n_train = 4: no trial of the sweep has that; they have 3, 10"),
+        ("[{task: lief}]", "exclude[0].task = lief: no trial of the sweep has that; there are elementary_ca, life"),
+        ("[{seed: 0}, {n_train: 4}]", "exclude[1].n_train = 4: no trial of the sweep has that; there are 3, 10"),
         ("[{params: {rle: 90}}]", "exclude[0].params: unknown knob 'rle'; did you mean 'rule'? valid: rule, "),
         ("[{params: {rule: []}}]", "exclude[0].params: rule: expected a value or a list of them"),
         ("[{recipe: {max_step: 9}}]", "exclude[0].recipe: unknown recipe field 'max_step'; did you mean 'max_steps'?"),

@@ -11,7 +11,7 @@ import ray
 
 from orchestrator import results
 from orchestrator.search_findings import best_points
-from orchestrator.search_plan import num_trials, planned_trials, studies
+from orchestrator.search_plan import check_search, num_trials, planned_trials, studies
 from orchestrator.specs import SweepSpec, expand
 from orchestrator.sweep import cluster
 from orchestrator.sweep import run as run_sweep
@@ -413,3 +413,29 @@ def test_a_real_search_through_ray_and_its_resume(tmp_path):
     assert recipes.tolist() == [[0, 1]] * 4
     again = run_sweep(sweep, expand(sweep), quiet=True)
     assert (again.done, again.failed, again.missing) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"metric": "exact_mach"}, r"metric: unknown score of life 'exact_mach'; did you mean 'exact_match'\?"),
+        ({"trial": {"learning_rate": 0.5}}, r"trials\[0\]\.recipe\.learning_rate: is given here, and search"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_before_anything_runs(fields, complaint):
+    entry = {"space": {"learning_rate": [1e-4, 1e-3]}, "num_samples": 2}
+    entry |= {"metric": fields["metric"]} if "metric" in fields else {}
+    single = {"backbone": "causal_lm/tiny", "task": "life", "seed": 7, "n_train": 3, "lora_rank": 4}
+    sweep = SweepSpec.model_validate(
+        {
+            "name": "t",
+            "backbones": ["causal_lm/tiny"],
+            "tasks": ["life"],
+            "n_train": [3],
+            "lora_rank": [4],
+            "search": {"optuna": entry},
+            "trials": [single | {"recipe": fields["trial"]}] if "trial" in fields else [],
+        }
+    )
+    with pytest.raises(ValueError, match=complaint):
+        check_search(sweep, expand(sweep))
