@@ -8,13 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator import plan_commands
-from orchestrator.analysis import MAX_VARIANTS
 from orchestrator.search_findings import THRESHOLD_COLUMNS, best_points, threshold_progress
 from orchestrator.search_plan import ROW_COLUMNS
 from orchestrator.specs import SweepSpec, TrialSpec
 from orchestrator.threshold import Finding
 
-MAX_LINES = 3 * MAX_VARIANTS
+MAX_LINES = 60
 """Groups that a table shows; the rest is counted."""
 
 

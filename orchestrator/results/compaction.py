@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -173,6 +174,7 @@ def _replace(folder: ResultsFolder, table: str, paths: Sequence[str], executions
         target = f"{directory}/{name}"
         folders.put_bytes(folder, directory, name, data)
         folders.sync_directory(folder, directory)
+    folders.put_bytes(folder, directory, folders.EPOCH, uuid.uuid4().hex.encode())
     for path in paths:
         if path != target:
             with suppress(FileNotFoundError):

@@ -22,6 +22,8 @@ STALE_TEMPORARY = timedelta(days=1)
 """A temporary file that is older by this than the newest file beside it belongs to a process that is dead."""
 PUT_ATTEMPTS = 3
 LIST_ATTEMPTS = 10
+EPOCH = ".epoch"
+"""File of a table's folder that every compaction gives another content."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,26 @@ class ResultsFolder:
         """Visible Parquet files of one table, by name, at one moment; none where the folder is not there yet.
 
         Listing a folder is not atomic: while it lasts, a compaction may add the merged file where the listing has
-        passed and remove the small ones where it has not come to yet. Whoever lists again sees the merged file.
+        passed and remove the small ones where it has not come to yet. So every compaction changes ``EPOCH`` after it
+        wrote its merged file and before it removes anything: a listing during which that stayed the same is whole.
 
         Raises:
             ValueError: the folder cannot be listed.
         """
-        found = self._files(table)
         while True:
-            later = self._files(table)
-            names = {info.base_name for info in found}
-            if all(info.base_name in names for info in later if is_compacted(info)):
+            before = self._epoch(table)
+            found = self._files(table)
+            if self._epoch(table) == before:
                 return found
-            found = later
+
+    def _epoch(self, table: str) -> bytes | None:
+        try:
+            with self.fs.open_input_stream(f"{self.root}/{table}/{EPOCH}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ValueError(f"results folder {self.uri} cannot be read: {reason(error)}") from None
 
     def _files(self, table: str) -> list[pyarrow.fs.FileInfo]:
         found = [

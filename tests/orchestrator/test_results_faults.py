@@ -277,7 +277,7 @@ def test_a_listing_that_misses_a_merge_is_done_again(tmp_path, make_result, monk
 
 
 def _compact_in_a_loop(folder, over):
-    while not over.is_set():
+    while not over.wait(0.3):  # without a pause a reader would list anew for ever
         results.compact(folder)
 
 
@@ -292,31 +292,34 @@ def test_readers_notice_neither_writers_nor_compactions_of_other_processes(
     monkeypatch.setattr(compaction, "FAN_IN", 2)  # so that compacted files are merged all the time, too
     context = multiprocessing.get_context("fork")
     over = context.Event()
-    rows = [[make_result(f"{writer}{index:03}") for index in range(60)] for writer in "ab"]
+    rows = [[make_result(f"{writer}{index:03}") for index in range(150)] for writer in "ab"]
     again = [make_result(row.trial_id, "failed") for row in rows[0]]  # and executions that lose
     compacting = [context.Process(target=_compact_in_a_loop, args=(tmp_path, over)) for _ in range(2)]
     writing = [context.Process(target=_write_many, args=(tmp_path, part, predictions)) for part in (*rows, again)]
     for process in (*compacting, *writing):
         process.start()
     seen, states = [], results.TrialStates(tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while any(process.is_alive() for process in writing):
-            frame = results.load_trials(tmp_path)
-            done = set(frame.loc[frame["state"] == "done", "trial_id"])
-            kept = results.load_predictions(tmp_path, columns=["trial_id", "problem_id"])
-            states.refresh()
-            assert frame["trial_id"].is_unique
-            assert not kept.duplicated().any()
-            assert done <= set(kept["trial_id"])
-            assert (kept["trial_id"].value_counts() == 2).all()
-            assert done <= {key for key, status in states.statuses.items() if status.state == TrialState.DONE}
-            seen.append(done)
-    over.set()
-    for process in (*compacting, *writing):
-        process.join()
-        assert process.exitcode == 0
-    assert len(seen) > 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            while any(process.is_alive() for process in writing):
+                frame = results.load_trials(tmp_path)
+                done = set(frame.loc[frame["state"] == "done", "trial_id"])
+                kept = results.load_predictions(tmp_path, columns=["trial_id", "problem_id"])
+                states.refresh()
+                assert frame["trial_id"].is_unique
+                assert not kept.duplicated().any()
+                assert done <= set(kept["trial_id"])
+                assert (kept["trial_id"].value_counts() == 2).all()
+                assert done <= {key for key, status in states.statuses.items() if status.state == TrialState.DONE}
+                seen.append(done)
+    finally:
+        over.set()
+        for process in (*compacting, *writing):
+            process.join(60)
+            process.kill()  # or a failure would leave them at it for ever
+    assert [process.exitcode for process in (*compacting, *writing)] == [0] * 5
+    assert len(seen) > 1
     assert all(one <= other for one, other in pairwise(seen)), "a row that was there stays there"
     assert_whole(tmp_path, [row.trial_id for part in rows for row in part])
     results.compact(tmp_path)
