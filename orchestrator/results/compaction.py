@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
@@ -27,6 +28,7 @@ from orchestrator.results.files import (
     DamagedError,
     encode_executions,
     of_each,
+    of_runs,
     read_file,
     unite,
 )
@@ -42,9 +44,6 @@ TIERS = 3
 READ_AT_ONCE = 256
 """Small files read together; bounds what a merge holds beyond ``FULL_BYTES``."""
 TIERED_NAME = re.compile(re.escape(COMPACTED) + r"(\d)-[0-9a-f]+\.parquet")
-
-Execution = tuple[str, str, pa.Table]
-"""``trial_id``, ``run_id``, rows."""
 
 
 def compact(results_uri: str | Path, at_least: int = 2) -> dict[str, int]:
@@ -113,7 +112,8 @@ def _tier_of(info: pyarrow.fs.FileInfo) -> int | None:
 def _merge(folder: ResultsFolder, table: str, infos: Sequence[pyarrow.fs.FileInfo], losing_runs: set[str]) -> int:
     """Merge the files, into several where they are more than one may hold; how many were merged."""
     count = 0
-    executions: dict[str, Execution] = {}
+    contents: list[pa.Table] = []
+    seen: set[str] = set()
     paths: list[str] = []
     size_bytes = 0
     for start in range(0, len(infos), READ_AT_ONCE):
@@ -123,13 +123,18 @@ def _merge(folder: ResultsFolder, table: str, infos: Sequence[pyarrow.fs.FileInf
                 continue
             paths.append(info.path)
             size_bytes += content.nbytes
-            for execution in _executions(content):
-                if execution[1] not in losing_runs:
-                    executions.setdefault(execution[1], execution)
+            here = set(pc.unique(content["run_id"]).to_pylist())
+            kept = here - losing_runs - seen
+            seen |= kept
+            if kept:
+                contents.append(content if kept == here else of_runs(content, kept))
             if size_bytes >= FULL_BYTES:
-                count += _replace(folder, table, paths, list(executions.values()))
-                executions, paths, size_bytes = {}, [], 0
-    return count + _replace(folder, table, paths, list(executions.values()))
+                count += _replace(folder, table, paths, contents)
+                contents, seen, paths, size_bytes = [], set(), [], 0
+        if len(contents) > 1:  # a table of few rows and many columns takes far more room than its values
+            together = pa.concat_tables(contents, promote_options="default")
+            contents = [together.unify_dictionaries().combine_chunks()]
+    return count + _replace(folder, table, paths, contents)
 
 
 def _read(folder: ResultsFolder, table: str, info: pyarrow.fs.FileInfo) -> pa.Table | None:
@@ -142,33 +147,21 @@ def _read(folder: ResultsFolder, table: str, info: pyarrow.fs.FileInfo) -> pa.Ta
         return None
 
 
-def _executions(content: pa.Table) -> Iterator[Execution]:
-    """The executions of a file: runs of equal ``run_id``, put together where one comes in several."""
-    run_ids = pc.unique(content["run_id"]).to_pylist()
-    if len(run_ids) == 1:
-        yield content["trial_id"][0].as_py(), run_ids[0], content
-        return
-    encoded = pc.run_end_encode(content["run_id"].cast(pa.string()).combine_chunks())
-    pieces: dict[str, list[pa.Table]] = {}
-    start = 0
-    for run_id, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
-        pieces.setdefault(run_id, []).append(content.slice(start, end - start))
-        start = end
-    for run_id, tables in pieces.items():
-        rows = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
-        yield rows["trial_id"][0].as_py(), run_id, rows
-
-
-def _replace(folder: ResultsFolder, table: str, paths: Sequence[str], executions: Sequence[Execution]) -> int:
-    """Write the executions as one file, then remove the files at ``paths`` that they are from."""
+def _replace(folder: ResultsFolder, table: str, paths: Sequence[str], contents: Sequence[pa.Table]) -> int:
+    """Write the rows as one file, execution by execution, then remove the files at ``paths`` that they are from."""
     if len(paths) < 2:
         return 0
     directory = f"{folder.root}/{table}"
     target = None
-    if executions:
-        ordered = [rows for _, _, rows in sorted(executions, key=lambda execution: execution[:2])]
-        united = unite(table, ordered)
-        data = encode_executions(united, [rows.num_rows for rows in ordered])
+    if contents:
+        united = unite(table, contents)
+        keys = pa.table(
+            [united["trial_id"], united["run_id"], pa.array(range(united.num_rows))], ["trial", "run", "row"]
+        )
+        order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
+        united = united.take(order)
+        lengths = pc.run_end_encode(united["run_id"].cast(pa.string()).combine_chunks()).run_ends.to_numpy()
+        data = encode_executions(united, np.diff(lengths, prepend=0).tolist())
         digest = hashlib.sha256(data).hexdigest()[:24]
         name = f"{COMPACTED}{_tier(united.nbytes)}-{digest}.parquet"
         target = f"{directory}/{name}"

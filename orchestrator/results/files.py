@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 
@@ -211,3 +212,10 @@ def of_each(folder: ResultsFolder, read: Callable[[Any], Any], items: Sequence[A
         return [read(item) for item in items]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(read, items))
+
+
+def of_runs(content: pa.Table, runs: Collection[str]) -> pa.Table:
+    """The rows of the executions ``runs``."""
+    run_ids = content["run_id"].cast(pa.string())
+    mask = pc.is_in(run_ids, value_set=pa.array(sorted(runs), pa.string()))
+    return content if pc.all(mask, min_count=0).as_py() else content.filter(mask)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results import folder as folders
-from orchestrator.results.files import KEYS, DamagedError, may_hold, of_each, read_file, unite
+from orchestrator.results.files import KEYS, DamagedError, may_hold, of_each, of_runs, read_file, unite
 from orchestrator.results.folder import ResultsFolder, is_compacted
 from orchestrator.results.frames import order_of, to_pandas
 from orchestrator.results.states import RANKED, TrialStates, best_endings, endings_in
@@ -44,7 +44,7 @@ def load_trials(
     content = _read(folder, "trials", None if columns is None else {*columns, *RANKED}, wanted)
     best = best_endings(endings_in(content))
     runs = [ending.run_id for ending in best.values() if wanted is None or ending.trial_id in wanted]
-    return _frame("trials", _of_runs(content, runs), columns)
+    return _frame("trials", of_runs(content, runs), columns)
 
 
 def load_predictions(
@@ -94,7 +94,7 @@ def _load_rows(
             if ending.status.state in WITH_ROWS and (wanted is None or trial_id in wanted)
         }
         needed = None if columns is None else set(columns)
-        content = _of_runs(_read(folder, table, needed, None if wanted is None else set(runs.values())), runs)
+        content = of_runs(_read(folder, table, needed, None if wanted is None else set(runs.values())), runs)
         states.refresh()
         still = states.counting()
         if all(trial_id in still and still[trial_id].run_id == run_id for run_id, trial_id in runs.items()):
@@ -140,17 +140,10 @@ def _read(
             continue
         here = set(pc.unique(content["run_id"]).to_pylist())
         if here & seen:
-            content = _of_runs(content, here - seen)
+            content = of_runs(content, here - seen)
         seen |= here
         kept.append(content)
     return unite(table, kept, None if columns is None else {*columns, *KEYS})
-
-
-def _of_runs(content: pa.Table, runs: Collection[str]) -> pa.Table:
-    """The rows of the executions ``runs``."""
-    run_ids = content["run_id"].cast(pa.string())
-    mask = pc.is_in(run_ids, value_set=pa.array(sorted(runs), pa.string()))
-    return content if pc.all(mask, min_count=0).as_py() else content.filter(mask)
 
 
 def _frame(table: str, content: pa.Table, columns: Sequence[str] | None) -> pd.DataFrame:

@@ -91,9 +91,10 @@ class TrialWorker(tune.Trainable):
         self._job = job
         self._ranks: list[Any] = []
         self._begin(config)
-        cpus = self._chunk.assignments[0].spec.placement.cpus_per_worker
-        os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))  # read once, when torch is imported below
-        import torch  # noqa: F401  # seconds: not to be counted as part of the first trial
+        spec = self._chunk.assignments[0].spec
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(spec.placement.cpus_per_worker)))  # read when torch is imported
+        if spec.backbone_spec.trainable:
+            import torch  # noqa: F401  # seconds: not to be counted as part of the first trial
 
         import orchestrator.trial as trial
 
