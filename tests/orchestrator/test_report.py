@@ -165,14 +165,14 @@ def test_looks_are_fixed_and_apart():
 def test_curves_of_one_backbone_that_differ_in_recipe_are_told_apart():
     recipes = ["{}", '{"num_inference_steps":1}', '{"num_inference_steps":4}']
     names = {("cogvideox/tiny", 16, recipe): recipe for recipe in recipes}
-    looks = [report._look_among(key, names) for key in names]
+    looks = [report.look_among(key, names) for key in names]
     assert looks[0] == report.look("cogvideox/tiny")
     assert len({(how.color, how.marker) for how in looks}) == 3
     curves = pd.DataFrame(
         [["life", "{}", *key, "life", "video"] for key in names],
         columns=["task", "task_params", "backbone", "lora_rank", "recipe", "task_label", "family"],
     )
-    assert sorted(report._curve_names(curves).values()) == [
+    assert sorted(report.curve_names(curves).values()) == [
         "cogvideox/tiny num_inference_steps=1",
         "cogvideox/tiny num_inference_steps=4",
         "cogvideox/tiny num_inference_steps=50",

@@ -1,18 +1,13 @@
-"""From tables to tidy numbers: pandas in, pandas out.
-
-from orchestrator import analysis, results
-curves = analysis.learning_curves(results.load_trials("results/quickstart"))
-"""
+"""Learning curves: one row a (curve, n_train), with an interval and what is not there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.intervals import wilson_interval
 from orchestrator.tables import TrialState, task_label
 from task_generators.task import task_class, task_names
 
@@ -25,18 +20,6 @@ MISSING = "missing"
 """State of a trial of a sweep that has no row yet."""
 MAX_VARIANTS = 20
 """A task with more variants than this (400 of ``arc``) counts as one, where each would take a line or a panel."""
-NORMAL_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the standard normal distribution."""
-
-
-def wilson_interval(
-    share: npt.ArrayLike, n: npt.ArrayLike, z: float = NORMAL_95
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Wilson's score interval (Wilson 1927) of an observed ``share`` (0 to 1) of ``n`` draws: lower, upper bounds."""
-    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def with_missing(trials: pd.DataFrame, specs: Sequence[TrialSpec]) -> pd.DataFrame:

@@ -1,0 +1,16 @@
+"""What a study found, for people: the terminal's table, figures, tables in files, and one HTML page."""
+
+from orchestrator.report.curve_figures import learning_curve_figure, write_learning_curves
+from orchestrator.report.looks import FAINT, curve_names, look, look_among, notes
+from orchestrator.report.terminal import results_table
+
+__all__ = [
+    "FAINT",
+    "curve_names",
+    "learning_curve_figure",
+    "look",
+    "look_among",
+    "notes",
+    "results_table",
+    "write_learning_curves",
+]
