@@ -59,6 +59,7 @@ def add_hardware_arguments(parser: argparse.ArgumentParser) -> None:
     """``--gpus`` and ``--cluster``: what the sweep is planned for."""
     parser.add_argument(
         "--gpus",
+        action="append",
         metavar="KIND:COUNT[xNODES]",
         help="plan for hardware that is not here: H100:8 is a node of eight, H100:8x4 four of them, 48GB:2 a kind by "
         f"its memory, {CPUS_A_GPU:g} CPUs with each (kinds: {', '.join(GPU_MODELS)})",
@@ -145,7 +146,9 @@ def hardware_of(arguments: argparse.Namespace, trials: Sequence[TrialSpec]) -> H
     """What ``--gpus`` names, or ``--cluster`` or RAY_ADDRESS has, or this machine; where that has no GPU and backbones
     want some, as many H100s as the largest trial asks for. ValueError when the cluster does not answer."""
     if arguments.gpus:
-        return parse_gpus(arguments.gpus)
+        if arguments.cluster or len(arguments.gpus) > 1:
+            raise ValueError("--gpus: give one kind of hardware to plan for, once, and not --cluster with it")
+        return parse_gpus(arguments.gpus[0])
     address = os.environ.get("RAY_ADDRESS") or ("auto" if arguments.cluster else None)
     if address:
         from orchestrator.machine_checks import ray_nodes

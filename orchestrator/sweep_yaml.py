@@ -13,6 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 
+MAX_DEPTH = 50
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+
+
 class _UniqueKeys(yaml.constructor.SafeConstructor):
     """A key that is there twice is an error (PyYAML silently keeps the last)."""
 
@@ -49,8 +53,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"the sweep cannot be read: {reason}") from None
     try:
         content = _parsed(text)
+        _check_depth(content)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
     except ValueError as error:  # a key that is there twice, or a value such as 2020-99-99 that is no date after all
-        raise ValueError(f"not valid YAML: {error}" if not str(error).startswith("line ") else str(error)) from None
+        known = str(error).startswith("line ") or str(error) == TOO_DEEP
+        raise ValueError(str(error) if known else f"not valid YAML: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -61,10 +69,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_depth(content: Any) -> None:
+    """Nothing in a sweep is nested deeply, and what is would be too much for those that show it in an error."""
+    inner = [content]
+    for _ in range(MAX_DEPTH):
+        inner = [
+            value
+            for outer in inner
+            if isinstance(outer, dict | list)
+            for value in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if inner:
+        raise ValueError(TOO_DEEP)
+
+
 def _parsed(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_FastLoader)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError):  # the slow one says more
         return yaml.load(text, Loader=_Loader)
 
 

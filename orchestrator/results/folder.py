@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
+from orchestrator.tables import SCHEMAS
+
 COMPACTED = "compacted-"
 """Begins the name of a file that holds the rows of many trials."""
 DAMAGED = ".damaged"
@@ -101,8 +103,10 @@ def open_folder(results_uri: str | Path) -> ResultsFolder:
     """The folder that a path or URI names, there or not. ValueError when it is a file or pyarrow cannot open it."""
     uri = absolute_uri(results_uri)
     if "://" not in uri:
-        if Path(uri).is_file():
-            raise ValueError(f"results folder {uri} cannot be used: it is a file")
+        above = next((path for path in (Path(uri), *Path(uri).parents) if path.is_file()), None)
+        if above is not None:
+            what = "it is a file" if above == Path(uri) else f"{above} is a file"
+            raise ValueError(f"results folder {uri} cannot be used: {what}")
         return ResultsFolder(uri, pyarrow.fs.LocalFileSystem(), uri.rstrip("/") or "/")
     try:
         fs, root = pyarrow.fs.FileSystem.from_uri(uri)
@@ -122,7 +126,7 @@ def check_writable(results_uri: str | Path) -> None:
         folder.fs.delete_file(probe)
     except OSError as error:
         raise ValueError(f"results folder {folder.uri} cannot be written: {reason(error)}") from None
-    for table in ("trials", "predictions", "losses"):
+    for table in SCHEMAS:
         folder.everything(table)
 
 

@@ -147,6 +147,9 @@ def test_what_does_not_fit_the_named_hardware_is_status_1(sweep_yaml, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--gpus", "H100:8", "--gpus", "A100:1"], "--gpus: give one kind of hardware to plan for, once"),
+        (["--gpus", "H100:8", "--cluster"], "--gpus: give one kind of hardware to plan for, once"),
+        (["--set", "results=small.yaml/below"], "small.yaml is a file"),
         (["--gpus", "H1:8"], "unknown GPU 'H1'"),
         (["--gpus", "eight"], "expected NAME:COUNT"),
         (["--set", "tasks=[{elementary_ca: {width: 4}}]", "--set", "n_test=100"], "elementary_ca"),

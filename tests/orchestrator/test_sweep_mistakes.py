@@ -31,6 +31,7 @@ WRONG = {
         BASE + "recipe: {transition: linear}\n",
         "recipe.transition = 'linear': input should be 'discrete', ",
     ),
+    "nested for ever": (BASE + "recipe: " + "[" * 3000 + "]" * 3000 + "\n", "nested more than 50 levels deep"),
     "recipe is a list": (BASE + "recipe: [1]\n", "recipe = [1]: "),
     "misspelt task": (BASE.replace("- life", "- lfe"), "tasks[1]: unknown task 'lfe'; did you mean 'life'? valid: "),
     "misspelt knob": (
