@@ -13,9 +13,9 @@ n_train: [3, 6]
 n_test: 4
 """
 RUNS = 4
-STEPS = 12
+STEPS = 18
 """What a merge of two files in each of two tables changes on the disk: a file written, synced, renamed, its folder
-synced, then two files deleted."""
+synced, the epoch written, synced, renamed, then two files deleted."""
 
 
 def test_driver_killed_within_its_compaction(make_sweep):

@@ -57,10 +57,11 @@ def slow_trials(trial):
     trial.run_trial = run_slowly
 
 
-@acts_on("orchestrator.sweep.runner")
-def compact_always(runner):
+@acts_on("orchestrator.sweep.compactor")
+def compact_always(compactor):
     """Even a small sweep ends with a compaction."""
-    runner.COMPACT_ABOVE = 2
+    assert compactor.COMPACT_ABOVE > 2
+    compactor.COMPACT_ABOVE = 2
 
 
 @acts_on("orchestrator.results.folder")
