@@ -6,13 +6,14 @@
 # make bench-tasks  how fast the tasks are, beside the published reference
 # make bench-train  our LoRA step and whole trials beside the loop that a user of the libraries would write
 # make bench-sweep  what scheduling costs, beside plain Ray Tune and a bare pool of actors
+# make bench-report what analysing and reporting 2 million (invented) predictions costs
 # make verify-tasks 10,000 problems of every task, each checked by code apart from its generator
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-faults smollm2 lint bench-tasks bench-train bench-sweep verify-tasks format clean help
+.PHONY: quickstart test test-faults smollm2 lint bench-tasks bench-train bench-sweep bench-report verify-tasks format clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -54,6 +55,9 @@ bench-train: $(INSTALLED)
 
 bench-sweep: $(INSTALLED)
 	$(BIN)/python -m benchmarks.sweep
+
+bench-report: $(INSTALLED)
+	$(BIN)/python -m benchmarks.report
 
 verify-tasks: $(INSTALLED)
 	$(BIN)/python benchmarks/verify_tasks.py

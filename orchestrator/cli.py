@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from rich.console import Console
-from rich.text import Text
 
 from orchestrator import (
     backbone_commands,
+    compare_commands,
     doctor,
     plan_commands,
+    report_commands,
     search_commands,
     status_commands,
     sweep_schema,
     task_commands,
 )
 from orchestrator.failures import ERROR_KINDS, TRANSIENT, is_to_run
-from orchestrator.specs import TrialSpec, check_problems, expand, load_sweep
+from orchestrator.specs import TrialSpec, check_problems
 from orchestrator.sweep_entries import LARGEST_INT
 from task_generators.problem import Split
 from task_generators.transition_video import Interpolation
@@ -107,9 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     add_sweep(sub)
     status_commands.add_status_arguments(sub)
 
-    sub = add("report", _report, "Print the results and draw the learning curves; also of a sweep that still runs.")
-    sub.add_argument("source", metavar="SWEEP.yaml|RESULTS", help="a sweep, or a results folder or URI")
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where pictures go (default: beside the tables)")
+    sub = add(
+        "report",
+        report_commands.report,
+        "Print the results and findings and write them as one HTML page; also of a sweep that still runs.",
+    )
+    report_commands.add_report_arguments(sub)
+
+    sub = add("compare", compare_commands.compare, "Compare finished trials with the numbers of the paper.")
+    compare_commands.add_compare_arguments(sub)
 
     sub = add(
         "schema",
@@ -235,52 +242,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return outcome.exit_status
     if not arguments.quiet:
         try:
-            _print_report(console, sweep.results_uri, search_commands.reported(sweep, cells), None)
+            report_commands.report_of_run(console, sweep, cells, Path(arguments.sweep))
         except ValueError as error:  # such as a full disk: how the trials ended is what counts
             print(f"warning: {error}", file=sys.stderr)
-        search_commands.print_found(console, sweep, cells)
     if outcome.stop_reason:
         print(f"stopped: {outcome.stop_reason}; {outcome.missing} trials are missing", file=sys.stderr)
     if outcome.failed:
         print(f"{outcome.failed} trials failed, see: sweep status {arguments.sweep}", file=sys.stderr)
     return outcome.exit_status
-
-
-def _report(arguments: argparse.Namespace, console: Console) -> int:
-    source = arguments.source
-    if Path(source).suffix in (".yaml", ".yml"):
-        sweep = load_sweep(source)
-        cells = expand(sweep)
-        _print_report(console, sweep.results_uri, search_commands.reported(sweep, cells), arguments.out)
-        search_commands.print_found(console, sweep, cells)
-        return 0
-    if "://" not in source and not Path(source).is_dir():
-        raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
-    return _print_report(console, source, None, arguments.out)
-
-
-def _print_report(console: Console, results_uri: str, trials: Sequence[TrialSpec] | None, out: Path | None) -> int:
-    from orchestrator import analysis, report, results
-
-    rows = results.load_trials(results_uri, trial_ids=None if trials is None else {trial.trial_id for trial in trials})
-    if rows.empty:
-        raise ValueError(f"results {results_uri}: no trial has a row there yet")
-    if trials is not None:
-        rows = analysis.with_missing(rows, trials)
-    else:
-        rows = rows.sort_values(["task", "task_params", "family", "backbone", "lora_rank", "n_train", "seed"])
-    console.print(report.results_table(rows))
-    for note in report.notes(rows):
-        console.print(Text(note, style="dim"))
-    remote = "://" in results_uri
-    folder = out or Path("reports", results_uri.rstrip("/").rsplit("/", 1)[-1]) if remote else out or Path(results_uri)
-    try:
-        pictures = report.write_learning_curves(rows, folder)
-    except OSError as error:
-        raise ValueError(f"{folder}: the picture cannot be written: {error.strerror or error}") from None
-    console.print(f"\nTables:  {results_uri}/{{trials,predictions,losses}}/*.parquet", highlight=False, soft_wrap=True)
-    console.print(f"Picture: {pictures[0]} (and {pictures[1].suffix})", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _compact(arguments: argparse.Namespace, console: Console) -> int:

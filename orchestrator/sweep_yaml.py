@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-
 MAX_DEPTH = 50
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 

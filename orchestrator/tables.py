@@ -1,10 +1,10 @@
-"""The three tables that are the product: their columns, and the types whose fields become rows.
+"""The four tables that are the product: their columns, and the types whose fields become rows.
 
 ``trials`` has one row a trial, ``predictions`` one row a (trial, test problem, attempt), ``losses`` one row a (trial,
-optimizer step). The scores of the tasks here are columns of every file, null where a task has no such score, because
-``pandas.read_parquet`` keeps the columns of the first file alone. A score that another task brings is an extra nullable
-float64 column; ``orchestrator.results`` unites files that differ.
-A value that does not exist is null, never 0. ``run_id`` names one execution of a trial: rows of the three tables belong
+optimizer step), ``videos`` one row a video that is kept. The scores of the tasks here are columns of every file, null
+where a task has no such score, because ``pandas.read_parquet`` keeps the columns of the first file alone. A score that
+another task brings is an extra nullable float64 column; ``orchestrator.results`` unites files that differ.
+A value that does not exist is null, never 0. ``run_id`` names one execution of a trial: rows of the four tables belong
 together when it agrees, however often the trial was started.
 """
 
@@ -53,6 +53,7 @@ TRIALS = pa.schema(
         ("relative_path_length", pa.float64()),
         ("parsed", pa.float64()),
         ("repeats_training_answer", pa.float64()),
+        ("roundtrip_exact_match", pa.float64()),
         ("num_trainable_params", pa.int64()),
         ("train_loss", pa.float64()),
         ("train_steps", pa.int64()),
@@ -117,6 +118,19 @@ LOSSES = pa.schema(
         ("samples_per_s", pa.float64()),
     ]
 )
+VIDEOS = pa.schema(
+    [
+        pa.field("trial_id", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("height_px", pa.int32(), nullable=False),
+        pa.field("width_px", pa.int32(), nullable=False),
+        pa.field("strip", pa.binary(), nullable=False),
+    ]
+)
 PROBLEMS = pa.schema(
     [
         pa.field("problem_id", pa.string(), nullable=False),
@@ -130,11 +144,11 @@ PROBLEMS = pa.schema(
 )
 """What ``sweep generate`` writes."""
 
-SCHEMAS = {"trials": TRIALS, "predictions": PREDICTIONS, "losses": LOSSES}
+SCHEMAS = {"trials": TRIALS, "predictions": PREDICTIONS, "losses": LOSSES, "videos": VIDEOS}
 
 _IDENTITY = {
     "trial_id": "names the cell, as a hash of what the trial is; joins the tables",
-    "run_id": "names one execution of the trial; rows of the three tables belong together when it agrees",
+    "run_id": "names one execution of the trial; rows of the four tables belong together when it agrees",
 }
 MEANINGS: dict[str, dict[str, str]] = {
     "trials": _IDENTITY
@@ -158,6 +172,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "relative_path_length": "mean of path length / shortest length over answers that are paths (the paper's RPL)",
         "parsed": "share of outputs that could be read as a grid at all",
         "repeats_training_answer": "share of outputs that equal some training answer; null without training problems",
+        "roundtrip_exact_match": "share of test problems whose own answer survives drawing, the video backbone's VAE "
+        "(there and back) and reading: its ceiling on the task; null for other families, or where memory ran out",
         "num_trainable_params": "numbers that LoRA trains",
         "train_loss": "mean loss of the last tenth of the steps (at least one); null where nothing was trained",
         "train_steps": "optimizer steps",
@@ -211,6 +227,16 @@ MEANINGS: dict[str, dict[str, str]] = {
         "grad_norm": "norm of the LoRA gradient before clipping",
         "samples_per_s": "training examples a second, of all ranks",
     },
+    "videos": _IDENTITY
+    | {
+        "problem_id": "names the test problem; the same for every trial of the task",
+        "index": "place of the problem in the test set, from 0; those below placement.keep_videos have a row",
+        "attempt": "which of several answers to the problem, from 0; kept of the first",
+        "num_frames": "frames of the video that answered it; the first shows the question, the last is the answer",
+        "height_px": "height of a frame as it is kept, at most 256",
+        "width_px": "width of a frame as it is kept",
+        "strip": "the frames from left to right as one lossy WebP picture, bytes",
+    },
 }
 """What the columns mean, by table; a column that is none of these is a score that its task's file explains."""
 
@@ -246,6 +272,8 @@ class TrialResult:
     recipe: str
     sweep: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    roundtrip_exact_match: float | None = None
+    """The ceiling that a video backbone's VAE leaves on the test set; see ``trainers.roundtrip``."""
     num_trainable_params: int | None = None
     train_loss: float | None = None
     train_steps: int | None = None
@@ -318,6 +346,26 @@ def predictions_table(trial_id: str, run_id: str, predictions: Sequence[Predicti
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+def videos_table(trial_id: str, run_id: str, predictions: Sequence[Prediction]) -> pa.Table:
+    """One row a prediction whose video is kept, with the columns of ``VIDEOS``."""
+    rows = [
+        {
+            "trial_id": trial_id,
+            "run_id": run_id,
+            "problem_id": prediction.problem_id,
+            "index": prediction.index,
+            "attempt": prediction.attempt,
+            "num_frames": prediction.video.num_frames,
+            "height_px": prediction.video.height_px,
+            "width_px": prediction.video.width_px,
+            "strip": prediction.video.strip,
+        }
+        for prediction in predictions
+        if prediction.video is not None
+    ]
+    return pa.Table.from_pylist(rows, schema=VIDEOS)
+
+
 def losses_table(trial_id: str, run_id: str, losses: Sequence[LossRow]) -> pa.Table:
     """One row an optimizer step, with the columns of ``LOSSES``."""
     own = [name for name in LOSSES.names if name not in ("trial_id", "run_id")]
@@ -328,8 +376,8 @@ def losses_table(trial_id: str, run_id: str, losses: Sequence[LossRow]) -> pa.Ta
 def task_label(task: str, task_params: str) -> str:
     """``elementary_ca(rule=90, width=12)`` from the columns ``task`` and ``task_params``, even of a removed task."""
     params = json.loads(task_params)
-    test = params.pop("test", {})
+    beside = {name: params.pop(name) for name in ("test", "min_test_distance") if name in params}
     try:
-        return TaskSpec(name=task, params=params, test=test).label()
+        return TaskSpec(name=task, params=params, **beside).label()
     except ValueError:
         return f"{task}({task_params})"

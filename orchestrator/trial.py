@@ -31,6 +31,7 @@ from orchestrator.failures import classify
 from orchestrator.measure import peak_memory_bytes, reset_peak_memory
 from orchestrator.problem_cache import ProblemCache
 from orchestrator.pruning import PrunedError, RungReport, Rungs, RungWatch, validation_problems
+from orchestrator.roundtrip import roundtrip_ceiling
 from orchestrator.specs import TrialSpec
 from orchestrator.sweep_yaml import one_line
 from orchestrator.tables import TrialResult, TrialState
@@ -125,7 +126,13 @@ def run_trial(
                 report("evaluate", 0, spec.n_test)
                 started = time.perf_counter()
                 predictions = evaluate(
-                    backbone, test_task, test_problems, recipe, placement, on_batch_size=eval_batch_sizes.append
+                    backbone,
+                    test_task,
+                    test_problems,
+                    recipe,
+                    placement,
+                    on_batch_size=eval_batch_sizes.append,
+                    keep_videos=placement.keep_videos,
                 )
                 eval_s = time.perf_counter() - started
                 if placement.keep_adapters and backbone.spec.trainable:
@@ -141,6 +148,8 @@ def run_trial(
             free_memory()
             backbone = cache.get(located(spec.backbone_spec, placement.weights_folder), recipe, device)
         free_memory()
+    peak_bytes = peak_memory_bytes(device)
+    roundtrip = roundtrip_ceiling(backbone, test_task, test_problems, recipe, placement, results_uri)
     cache.check_unchanged()
     report("evaluate", spec.n_test, spec.n_test)
 
@@ -159,6 +168,7 @@ def run_trial(
     result = replace(
         row_of(spec, execution, TrialState.DONE),
         metrics=metrics,
+        roundtrip_exact_match=roundtrip,
         num_trainable_params=trained.num_trainable_params,
         train_loss=trained.train_loss,
         train_steps=len(trained.losses),
@@ -168,7 +178,7 @@ def run_trial(
         encode_s=encode_s,
         num_encoded=store.num_encoded if store else None,
         num_latents_reused=store.num_reused if store else None,
-        peak_memory_bytes=peak_memory_bytes(device),
+        peak_memory_bytes=peak_bytes,
         device=_device_name(device),
         zero_stage=zero_stage if backbone.spec.trainable else None,
         micro_batch_size=trained.micro_batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from task_generators.problem import Grid, Problem
 from task_generators.task import Task
 from trainers.engine import world
+from trainers.kept_video import KeptVideo, kept_video
 from trainers.out_of_memory import forget_frames, free_memory, is_out_of_memory
 from trainers.recipe import Placement, TrainRecipe
 
 if TYPE_CHECKING:
+    from task_generators.transition_video import Video
     from trainers.backbone import Backbone, UntrainedBackbone
 
 
@@ -36,6 +38,8 @@ class Prediction:
     predicted: Grid | None
     scores: dict[str, float | bool]
     """What ``Task.score`` says: ``exact_match``, ``cell_accuracy`` and the task's own."""
+    video: KeptVideo | None = None
+    """What the answer was read from, where it is a video and was to be kept."""
 
 
 def evaluate(
@@ -46,6 +50,7 @@ def evaluate(
     placement: Placement,
     *,
     on_batch_size: Callable[[int], None] | None = None,
+    keep_videos: int = 0,
 ) -> list[Prediction]:
     """Answer each problem ``recipe.attempts`` times, ``placement.eval_batch_size`` at once, and score with ``task``.
 
@@ -58,6 +63,8 @@ def evaluate(
 
     Another thread scores a batch while the backbone answers the next one. ``Task.score`` has its batches one at a time,
     in order. What it raises is raised here before anything that a later batch does.
+
+    Where answers are videos those of the first ``keep_videos`` problems, at the first attempt, come along.
     """
     import torch
 
@@ -72,12 +79,13 @@ def evaluate(
             start = 0
             while start < len(indices):
                 batch = indices[start : start + batch_size]
-                grids = _answers(backbone, task, [problems[i] for i in batch], recipe, attempt)
-                if grids is None:
+                kept = [place for place, i in enumerate(batch) if attempt == 0 and i < keep_videos]
+                answers = _answers(backbone, task, [problems[i] for i in batch], recipe, attempt, kept)
+                if answers is None:
                     free_memory()
                     batch_size = len(batch) // 2
                     continue
-                scorer.put(batch, attempt, grids)
+                scorer.put(batch, attempt, *answers)
                 start += len(batch)
     predictions = scorer.predictions
     if here.size > 1:
@@ -114,18 +122,23 @@ class _Scorer:
         finally:
             self._thread.shutdown(wait=not is_interrupted, cancel_futures=True)
 
-    def put(self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None]) -> None:
-        """Have the answers to the problems at ``indices`` scored."""
+    def put(
+        self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None], videos: Mapping[int, Video]
+    ) -> None:
+        """Have the answers to the problems at ``indices`` scored; ``videos`` by the place in the batch."""
         while self._pending and self._pending[0].done():
             self._take()
-        self._pending.append(self._thread.submit(self._scored, indices, attempt, grids))
+        self._pending.append(self._thread.submit(self._scored, indices, attempt, grids, videos))
 
     def _take(self) -> None:
         self.predictions += self._pending.popleft().result()
 
-    def _scored(self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None]) -> list[Prediction]:
+    def _scored(
+        self, indices: Sequence[int], attempt: int, grids: Sequence[Grid | None], videos: Mapping[int, Video]
+    ) -> list[Prediction]:
         return [
-            _prediction(self._task, self._problems[i], i, attempt, grid) for i, grid in zip(indices, grids, strict=True)
+            _prediction(self._task, self._problems[i], i, attempt, grid, videos.get(place))
+            for place, (i, grid) in enumerate(zip(indices, grids, strict=True))
         ]
 
 
@@ -154,21 +167,33 @@ def summarise(predictions: Sequence[Prediction], task: Task) -> dict[str, float]
 
 
 def _answers(
-    backbone: Backbone | UntrainedBackbone, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int
-) -> list[Grid | None] | None:
-    """The answers to one batch; None when several problems at once were too much for the memory."""
+    backbone: Backbone | UntrainedBackbone,
+    task: Task,
+    problems: Sequence[Problem],
+    recipe: TrainRecipe,
+    attempt: int,
+    kept: Sequence[int],
+) -> tuple[list[Grid | None], Mapping[int, Video]] | None:
+    """The answers to one batch, and the videos of those at the places ``kept``; None when several problems at once were
+    too much for the memory."""
+    videos: Mapping[int, Video] = {}
     try:
-        grids = backbone.answer(task, problems, recipe, attempt)
+        if kept and hasattr(backbone, "answer_with_videos"):
+            grids, videos = backbone.answer_with_videos(task, problems, recipe, attempt, kept)
+        else:
+            grids = backbone.answer(task, problems, recipe, attempt)
     except Exception as error:
         if len(problems) == 1 or not is_out_of_memory(error):
             raise
         forget_frames(error)
         return None
     assert len(grids) == len(problems), f"{backbone.spec.name}: {len(grids)} answers to {len(problems)} problems"
-    return grids
+    return grids, videos
 
 
-def _prediction(task: Task, problem: Problem, index: int, attempt: int, grid: Grid | None) -> Prediction:
+def _prediction(
+    task: Task, problem: Problem, index: int, attempt: int, grid: Grid | None, video: Video | None
+) -> Prediction:
     return Prediction(
         problem_id=problem.problem_id,
         index=index,
@@ -178,4 +203,5 @@ def _prediction(task: Task, problem: Problem, index: int, attempt: int, grid: Gr
         answer=problem.answer,
         predicted=grid,
         scores=task.score(problem, grid),
+        video=None if video is None else kept_video(video),
     )

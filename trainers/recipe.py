@@ -166,6 +166,9 @@ class Placement(BaseModel):
         default=None, description="folder that holds ORG/NAME as on the hub; what it lacks comes from the hub"
     )
     keep_adapters: bool = Field(default=False, description="keep each trial's LoRA weights under results/adapters")
+    keep_videos: int = Field(
+        default=4, ge=0, description="keep the videos that answered a trial's first test problems, this many; 0: none"
+    )
 
     @model_validator(mode="after")
     def _shares_of_gpus(self) -> Placement:

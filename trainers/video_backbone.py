@@ -9,15 +9,16 @@ have the family's own layout.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from task_generators.problem import Grid, Problem
+from task_generators.render import RenderStyle
 from task_generators.task import Task
-from task_generators.transition_video import TRANSITION_VERSION, problem_video, video_pictures
+from task_generators.transition_video import TRANSITION_VERSION, Video, problem_video, video_pictures
 from trainers import lora
 from trainers.backbone import BackboneSpec
 from trainers.latent_store import LatentStore
@@ -63,8 +64,8 @@ class VideoBackbone:
         """Height and width of every picture are multiples of this: spatial ratio of the VAE times the patch size."""
         raise NotImplementedError
 
-    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
-        """Tensors, first dimension B: ``video_latents``, normalised as the transformer sees them, and the condition.
+    def _video_latents(self, videos_BFHWC: np.ndarray) -> torch.Tensor:
+        """Latents of whole videos, first dimension B, normalised as the transformer sees them.
 
         No random draw: the posterior's mode stands for the picture. float32, on any device.
         """
@@ -88,11 +89,23 @@ class VideoBackbone:
         """Denoise ``noise`` (B, ...) like the stock pipeline; ``generators`` (one a video): for samplers that draw."""
         raise NotImplementedError
 
-    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
-        """The last frame, uint8 (B, H, W, 3), of every video of ``latents``."""
+    def _decodable(self, latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Latents as the transformer sees them, as the decoder takes them, and as ``_sample`` returns them.
+
+        ``generators`` (one a video): for decoders that take noisy latents.
+        """
+        return latents
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """All frames (B, 3, F, H, W), about -1 .. 1, of what ``_decodable`` returns, as the stock pipeline decodes."""
         raise NotImplementedError
 
     # --- training
+
+    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
+        """Tensors, first dimension B: ``video_latents`` and the condition; float32, on any device."""
+        condition = self._encode_questions(videos_BFHWC[:, 0], videos_BFHWC.shape[1])
+        return {"video_latents": self._video_latents(videos_BFHWC), **condition}
 
     def encode(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Batch]:
         """Latents and condition of each transition video, float32 on the CPU; each video is encoded once for ever.
@@ -154,23 +167,43 @@ class VideoBackbone:
 
     def answer(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int) -> list[Grid | None]:
         """Sample a video from each question's picture and read its last frame."""
+        return self.answer_with_videos(task, problems, recipe, attempt, ())[0]
+
+    def answer_with_videos(
+        self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe, attempt: int, kept: Collection[int]
+    ) -> tuple[list[Grid | None], dict[int, Video]]:
+        """The very answers of ``answer``, and by its place the whole video behind each problem at a place of ``kept``.
+
+        A video is uint8 (F, H, W, 3). Keeping it costs no more than its pixels: decoders make all frames in any case.
+        """
         check_video_recipe(self.spec, recipe, type(self))
         styles = [picture_style(task, recipe, problem) for problem in problems]
         grids: list[Grid | None] = [None] * len(problems)
-        by_canvas: dict[tuple[int, int], list[int]] = {}
-        for index, (problem, style) in enumerate(zip(problems, styles, strict=True)):
-            by_canvas.setdefault(canvas_px(problem, style, self.canvas_multiple_px), []).append(index)
-        for canvas, indices in by_canvas.items():
+        videos: dict[int, Video] = {}
+        for canvas, indices in self._by_canvas(problems, styles).items():
             questions = np.stack([draw_on_canvas(problems[i].question, task, styles[i], canvas) for i in indices])
             keys = [(problems[i].problem_id, attempt) for i in indices]
-            for index, frame in zip(indices, self.last_frames(questions, keys, recipe), strict=True):
-                grids[index] = read_from_canvas(frame, task, styles[index], problems[index].answer.shape, recipe)
-        return grids
+            whole = [place for place, index in enumerate(indices) if index in kept]
+            for index, video in zip(indices, self._videos(questions, keys, recipe, whole), strict=True):
+                grids[index] = read_from_canvas(video[-1], task, styles[index], problems[index].answer.shape, recipe)
+                if index in kept:
+                    videos[index] = video
+        return grids, videos
 
     def last_frames(
         self, questions_BHWC: np.ndarray, keys: Sequence[tuple[str, int]], recipe: TrainRecipe
     ) -> Iterator[np.ndarray]:
         """The last frame (H, W, 3) of the video sampled for each picture; noise keyed by (problem_id, attempt)."""
+        return (video[-1] for video in self._videos(questions_BHWC, keys, recipe))
+
+    def _videos(
+        self,
+        questions_BHWC: np.ndarray,
+        keys: Sequence[tuple[str, int]],
+        recipe: TrainRecipe,
+        whole: Collection[int] = (),
+    ) -> Iterator[Video]:
+        """As ``last_frames``: of the pictures at the places ``whole`` all frames, of others the last one of them."""
         import torch
 
         canvas = (questions_BHWC.shape[1], questions_BHWC.shape[2])
@@ -192,9 +225,79 @@ class VideoBackbone:
                 latents = self._sample(condition, noise, recipe, generators)
         finally:
             self.module.train(was_training)
-        for start in range(0, len(latents), self._at_once(pixels)):
+        return self._decoded_videos(latents, pixels, whole)
+
+    def _decoded_videos(self, latents: torch.Tensor, pixels_each: int, whole: Collection[int] = ()) -> Iterator[Video]:
+        """The frames of what ``_decodable`` returns, a few videos at once: all frames of those at the places ``whole``,
+        the last one (1, H, W, 3) of others."""
+        import torch
+
+        size = self._at_once(pixels_each)
+        for start in range(0, len(latents), size):
             with torch.no_grad():
-                yield from self._decode_last_frames(latents[start : start + self._at_once(pixels)])
+                frames_BCFHW = self._decode(latents[start : start + size])
+            last_frames = _pictures(frames_BCFHW[:, :, -1:])
+            for place, last_frame in enumerate(last_frames):
+                yield _pictures(frames_BCFHW[place : place + 1])[0] if start + place in whole else last_frame
+
+    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
+        """The last frame, uint8 (B, H, W, 3), of what ``_decodable`` returns."""
+        return _pictures(self._decode(latents)[:, :, -1:])[:, 0]
+
+    # --- the ceiling
+
+    def roundtrip(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Grid | None]:
+        """What is read of each problem's own answer once it went through the VAE and back, without the transformer.
+
+        The transition video is encoded as for training; the last frame is decoded, and read, as of a sampled video. A
+        problem whose answer does not survive this can be answered by chance alone.
+        """
+        import torch
+
+        check_video_recipe(self.spec, recipe, type(self))
+        styles = [picture_style(task, recipe, problem) for problem in problems]
+        grids: list[Grid | None] = [None] * len(problems)
+        for canvas, indices in self._by_canvas(problems, styles).items():
+            pixels = recipe.num_frames * canvas[0] * canvas[1]
+            videos = (
+                problem_video(
+                    problems[i],
+                    partial(draw_on_canvas, task=task, style=styles[i], canvas=canvas),
+                    recipe.num_frames,
+                    recipe.transition,
+                )
+                for i in indices
+            )
+            encoded = self._encoded(lambda batch: {"": self._video_latents(batch)}, videos, len(indices), pixels)
+            generators = [torch_generator("roundtrip noise", problems[i].problem_id) for i in indices]
+            with torch.no_grad():
+                stacked = torch.stack([one[""] for one in encoded]).to(self._device)
+                latents = self._decodable(stacked, generators)
+            for index, video in zip(indices, self._decoded_videos(latents, pixels), strict=True):
+                grids[index] = read_from_canvas(video[-1], task, styles[index], problems[index].answer.shape, recipe)
+        return grids
+
+    def roundtrip_key(self, task: Task, problems: Sequence[Problem], recipe: TrainRecipe) -> str:
+        """Names all that ``roundtrip`` depends on: the VAE, the pictures, how they become a video and are read."""
+        styles = [picture_style(task, recipe, problem) for problem in problems]
+        pictures: list[np.ndarray] = []
+        for canvas, indices in self._by_canvas(problems, styles).items():
+            for i in indices:
+                draw = partial(draw_on_canvas, task=task, style=styles[i], canvas=canvas)
+                pictures += video_pictures(problems[i], draw, recipe.num_frames, recipe.transition)
+        video = f"{TRANSITION_VERSION} {recipe.num_frames} {recipe.transition}"
+        read = [(problem.problem_id, problem.answer.tolist()) for problem in problems]
+        reading = f"{recipe.output_size} {type(task).__name__} {task.palette} {styles} {read}"
+        return self._latent_key(f"roundtrip {video} {reading}", *pictures)
+
+    def _by_canvas(
+        self, problems: Sequence[Problem], styles: Sequence[RenderStyle]
+    ) -> dict[tuple[int, int], list[int]]:
+        """Places of the problems that share a canvas, by its height and width in px."""
+        by_canvas: dict[tuple[int, int], list[int]] = {}
+        for index, (problem, style) in enumerate(zip(problems, styles, strict=True)):
+            by_canvas.setdefault(canvas_px(problem, style, self.canvas_multiple_px), []).append(index)
+        return by_canvas
 
     # --- encoding
 
@@ -232,6 +335,14 @@ class VideoBackbone:
         """Weights, precision and kind of device of what encodes a picture, and the family: its code normalises."""
         weights = " ".join(lora.base_fingerprint(encoder) for encoder in self._encoders)
         return f"{type(self).__name__} {self._device.split(':')[0]} {weights}"
+
+
+def _pictures(frames_BCFHW: torch.Tensor) -> np.ndarray:
+    """uint8 (B, F, H, W, 3) of frames in -1 .. 1; what is beyond is cut off."""
+    import torch
+
+    pixels = (frames_BCFHW.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
 def check_video_recipe(spec: BackboneSpec, recipe: TrainRecipe, family: type[VideoBackbone]) -> None:

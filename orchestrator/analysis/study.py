@@ -37,7 +37,6 @@ def load(sources: str | Path | Sequence[str | Path], predictions: Sequence[str] 
     Raises:
         ValueError: a source is neither, cannot be read, or no trial has a row.
     """
-    from orchestrator import results
 
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     frames = []
@@ -47,16 +46,32 @@ def load(sources: str | Path | Sequence[str | Path], predictions: Sequence[str] 
 
             sweep = load_sweep(source)
             frames.append(of_sweep(sweep, expand(sweep)))
-        elif "://" in source or Path(source).is_dir():
-            rows = results.load_trials(source)
-            order = ["task", "task_params", "family", "backbone", "lora_rank", "recipe", "n_train", "seed"]
-            frames.append(rows.sort_values(order).assign(results_uri=source))
         else:
-            raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
+            frames.append(of_folder(source))
     trials = merged(frames)
-    if (trials["state"].isin(list(_RANK))).sum() == 0:
-        raise ValueError(f"results {', '.join(map(str, listed))}: no trial has a row there yet")
+    check_any_row(trials, list(map(str, listed)))
     return Study(trials, predictions_of(trials, predictions))
+
+
+def of_folder(source: str) -> pd.DataFrame:
+    """All rows of a results folder or URI, sorted for people.
+
+    Raises:
+        ValueError: there is no such folder, or it cannot be read.
+    """
+    from orchestrator import results
+
+    if "://" not in source and not Path(source).is_dir():
+        raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
+    rows = results.load_trials(source)
+    order = ["task", "task_params", "family", "backbone", "lora_rank", "recipe", "n_train", "seed"]
+    return rows.sort_values(order).assign(results_uri=source)
+
+
+def check_any_row(trials: pd.DataFrame, sources: Sequence[str]) -> None:
+    """A ``ValueError`` where no trial has a row yet."""
+    if not trials["state"].isin(list(_RANK)).any():
+        raise ValueError(f"results {', '.join(sources)}: no trial has a row there yet")
 
 
 def of_sweep(sweep: SweepSpec, trials: Sequence[TrialSpec]) -> pd.DataFrame:

@@ -2,10 +2,13 @@
 
 from orchestrator.report.curve_figures import learning_curve_figure, write_learning_curves
 from orchestrator.report.looks import FAINT, curve_names, look, look_among, notes
+from orchestrator.report.page import write_report
+from orchestrator.report.provenance import Source
 from orchestrator.report.terminal import results_table
 
 __all__ = [
     "FAINT",
+    "Source",
     "curve_names",
     "learning_curve_figure",
     "look",
@@ -13,4 +16,5 @@ __all__ = [
     "notes",
     "results_table",
     "write_learning_curves",
+    "write_report",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -13,13 +14,17 @@ from orchestrator.analysis import CURVE
 from trainers.backbone import BackboneSpec, backbone_names, backbone_spec
 from trainers.recipe import TrainRecipe
 
-# Okabe & Ito's palette, told apart with any colour vision; their yellow and black are left out (paper, text).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# Okabe & Ito's palette, told apart with any colour vision; their yellow and black are left out (paper, text), and their
+# sky blue and orange, too pale for white paper, have indigo and brown in their place there and are used on dark paper.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#332288", "#7A4F00")
+DARK_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""The same on dark paper."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 BASELINE_DASHES: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (3, 2)))
-INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
-PALEST = 0.7
-"""Share of white in the last of several curves of one backbone, which differ in rank or recipe."""
+INK, FAINT, AXIS, GRID, PAPER = "#222222", "#6b6b6b", "#b0b0b0", "#e6e6e6", "#ffffff"
+DARK_PAPER = "#15171a"
+SHADES = (0.0, 0.2, 0.4, 0.6)
+"""Shares of black (on dark paper: of white) in the curves of one backbone, which differ in rank or recipe."""
 Curve = tuple[str, int, str]
 """(backbone, lora_rank, recipe): the values of ``CURVE`` after the task's."""
 
@@ -55,20 +60,42 @@ def look(name: str) -> Look:
 
 
 def look_among(key: Curve, names: dict[Curve, str]) -> Look:
-    """The look of one curve (backbone, lora_rank, recipe): its backbone's, paler for each one that comes after another
+    """The look of one curve (backbone, lora_rank, recipe): its backbone's, darker for each one that comes after another
     of the same backbone, and with another marker."""
-    from matplotlib.colors import to_hex, to_rgb
-
     how = look(str(key[0]))
     siblings = [other for other in names if other[0] == key[0]]
     place = siblings.index(key)
     if place == 0:
         return how
-    white = PALEST * place / max(1, len(siblings) - 1)
-    red, green, blue = ((1 - white) * part + white for part in to_rgb(how.color))
-    color = to_hex((red, green, blue))
+    shade = SHADES[max(1, round(place * (len(SHADES) - 1) / (len(siblings) - 1)))]
+    color = _mixed(how.color, "#000000", shade) if how.color in COLORS else how.color
     marker = MARKERS[(MARKERS.index(how.marker) + place) % len(MARKERS)] if how.marker in MARKERS else how.marker
     return replace(how, color=color, marker=marker)
+
+
+@cache
+def dark_twins() -> dict[str, str]:
+    """Every colour that a curve can have, as ``#rrggbb`` in lower case -> the one to draw it in on dark paper."""
+    pairs = list(zip(COLORS, DARK_COLORS, strict=True))
+    return {_mixed(light, "#000000", by): _mixed(dark, "#ffffff", by) for light, dark in pairs for by in SHADES}
+
+
+def contrast(color: str, paper: str) -> float:
+    """Contrast of two colours ``#rrggbb``, 1 to 21 (WCAG 2.2: relative luminance, at least 3 for graphics)."""
+    first, second = sorted((_luminance(color), _luminance(paper)))
+    return (second + 0.05) / (first + 0.05)
+
+
+def _luminance(color: str) -> float:
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _mixed(color: str, other: str, share: float) -> str:
+    """``color`` with a ``share`` of ``other`` in it, as ``#rrggbb`` in lower case."""
+    pairs = [(int(color[start : start + 2], 16), int(other[start : start + 2], 16)) for start in (1, 3, 5)]
+    return "#" + "".join(f"{round((1 - share) * first + share * second):02x}" for first, second in pairs)
 
 
 def curves_of(curves: pd.DataFrame) -> list[tuple[Curve, pd.DataFrame]]:

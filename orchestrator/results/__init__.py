@@ -1,10 +1,11 @@
 """The results folder: rows written whole or not at all, read without duplicates, compacted under readers and writers.
 
-Layout: ``<results>/{trials,predictions,losses}/*.parquet``, one small file a trial and table until ``compact`` merges
-them. Local folders and object stores (``s3://``, ``gs://``) alike, through ``pyarrow.fs``. A file is never changed: it
-appears complete (dot-named temporary file, then a rename; an object store's put is atomic by itself) and may disappear
-once a compacted file that holds its rows is there. **A trial counts when its row in** ``trials`` **is there**, which is
-written last. A file holds whole executions (``run_id``), so a duplicate is an execution that two files hold.
+Layout: ``<results>/{trials,predictions,losses,videos}/*.parquet``, one small file a trial and table (``videos`` only
+where there are any) until ``compact`` merges them. Local folders and object stores (``s3://``, ``gs://``) alike,
+through ``pyarrow.fs``. A file is never changed: it appears complete (dot-named temporary file, then a rename; an object
+store's put is atomic by itself) and may disappear once a compacted file that holds its rows is there. **A trial counts
+when its row in** ``trials`` **is there**, which is written last. A file holds whole executions (``run_id``), so a
+duplicate is an execution that two files hold.
 """
 
 from orchestrator.results.compaction import compact, set_aside_damaged
@@ -16,7 +17,7 @@ from orchestrator.results.folder import (
     put_bytes,
     store_folder,
 )
-from orchestrator.results.reading import ending_of_run, load_losses, load_predictions, load_trials
+from orchestrator.results.reading import ending_of_run, load_losses, load_predictions, load_trials, load_videos
 from orchestrator.results.states import TrialStates, TrialStatus, finished, trial_states
 from orchestrator.results.writing import write
 
@@ -32,6 +33,7 @@ __all__ = [
     "load_losses",
     "load_predictions",
     "load_trials",
+    "load_videos",
     "open_folder",
     "put_bytes",
     "set_aside_damaged",

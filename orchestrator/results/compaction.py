@@ -30,6 +30,7 @@ from orchestrator.results.files import (
     of_each,
     of_runs,
     read_file,
+    rows_per_group,
     unite,
 )
 from orchestrator.results.folder import COMPACTED, ResultsFolder, is_compacted, set_aside
@@ -62,7 +63,7 @@ def compact(results_uri: str | Path, at_least: int = 2) -> dict[str, int]:
     states.refresh()
     losing_runs = states.losing_runs()
     merged = {}
-    for table in ("predictions", "losses", "trials"):  # trials last: its rows say which executions lost
+    for table in ("predictions", "losses", "videos", "trials"):  # trials last: its rows say which executions lost
         small = [info for info in folder.files(table) if not is_compacted(info)]
         merged[table] = 0
         if len(small) >= at_least:
@@ -161,7 +162,7 @@ def _replace(folder: ResultsFolder, table: str, paths: Sequence[str], contents: 
         order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
         united = united.take(order)
         lengths = pc.run_end_encode(united["run_id"].cast(pa.string()).combine_chunks()).run_ends.to_numpy()
-        data = encode_executions(united, np.diff(lengths, prepend=0).tolist())
+        data = encode_executions(united, np.diff(lengths, prepend=0).tolist(), rows_per_group(table))
         digest = hashlib.sha256(data).hexdigest()[:24]
         name = f"{COMPACTED}{_tier(united.nbytes)}-{digest}.parquet"
         target = f"{directory}/{name}"

@@ -23,6 +23,8 @@ from orchestrator.tables import SCHEMAS
 KEYS = ("trial_id", "run_id")
 ROWS_PER_GROUP = 2000
 """Rows of a row group of a compacted file, at least; fewer would make footers large, more would make filters coarse."""
+VIDEOS_PER_GROUP = 100
+"""As ``ROWS_PER_GROUP``; a row of ``videos`` takes kilobytes, and whoever looks at some of them wants few."""
 READ_WHOLE_BYTES = 1 << 20
 """A file up to this size is read in one go."""
 READ_THREADS = 8
@@ -69,19 +71,26 @@ def encode_execution(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def encode_executions(whole: pa.Table, lengths: Sequence[int]) -> pa.Buffer:
+def rows_per_group(table: str) -> int:
+    """Rows of a row group of a compacted file of the table, at least."""
+    return VIDEOS_PER_GROUP if table == "videos" else ROWS_PER_GROUP
+
+
+def encode_executions(whole: pa.Table, lengths: Sequence[int], group_rows: int | None = None) -> pa.Buffer:
     """The Parquet file of many executions, whose rows follow each other; equal input gives equal bytes.
 
     Args:
         whole: their rows.
         lengths: how many rows each has.
+        group_rows: rows of a row group, at least; None for ``ROWS_PER_GROUP``.
     """
+    group_rows = ROWS_PER_GROUP if group_rows is None else group_rows
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, whole.schema, compression="zstd", write_page_checksum=True) as writer:
         start = rows = 0
         for length in lengths:
             rows += length
-            if rows >= ROWS_PER_GROUP:
+            if rows >= group_rows:
                 writer.write_table(whole.slice(start, rows), row_group_size=rows)
                 start, rows = start + rows, 0
         if rows:

@@ -70,6 +70,19 @@ def load_losses(
     return _load_rows("losses", results_uri, columns, trial_ids)
 
 
+def load_videos(
+    results_uri: str | Path, columns: Sequence[str] | None = None, trial_ids: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """The ``videos`` that are kept of trials that are done, one row a (trial, problem, attempt), by ``trial_id``.
+
+    ``strip`` holds the bytes of a WebP picture, ``num_frames`` frames side by side. Empty where no trial kept any. In a
+    folder of thousands of trials name the columns or the trials that you need: strips take most of the time.
+
+    Args and errors as ``load_trials``.
+    """
+    return _load_rows("videos", results_uri, columns, trial_ids)
+
+
 def ending_of_run(results_uri: str | Path, trial_id: str, run_id: str) -> tuple[TrialState, str | None] | None:
     """How one execution ended by the row it wrote, with its error's kind and last line; None when it wrote none."""
     folder = folders.open_folder(results_uri)

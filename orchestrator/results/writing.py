@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from orchestrator.results import folder as folders
 from orchestrator.results.files import encode_execution, execution_name
-from orchestrator.tables import TrialResult, losses_table, predictions_table, trials_table
+from orchestrator.tables import TrialResult, losses_table, predictions_table, trials_table, videos_table
 
 if TYPE_CHECKING:
     from trainers.evaluate import Prediction
@@ -24,7 +24,9 @@ def write(
     predictions: Sequence[Prediction] = (),
     losses: Sequence[LossRow] = (),
 ) -> None:
-    """Write one execution of a trial: predictions and losses first, the row that makes it count last.
+    """Write one execution of a trial: predictions, losses and videos first, the row that makes it count last.
+
+    The videos are those that predictions carry; without any there is no file of them.
 
     Raises:
         OSError: the file system failed (a full disk, ...). Rows that were there are as they were, and nothing that
@@ -37,6 +39,8 @@ def write(
         tables["predictions"] = predictions_table(trial_id, run_id, predictions)
     if losses:
         tables["losses"] = losses_table(trial_id, run_id, losses)
+    if any(prediction.video is not None for prediction in predictions):
+        tables["videos"] = videos_table(trial_id, run_id, predictions)
     tables["trials"] = trials_table(trial_result)
     name, written = execution_name(trial_id, run_id), []
     try:

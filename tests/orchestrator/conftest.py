@@ -5,8 +5,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from orchestrator import results
 from orchestrator.specs import load_sweep
 from orchestrator.tables import TrialResult, TrialState, new_run_id
+from task_generators.problem import Split
+from task_generators.scoring import grid_scores
+from task_generators.splits import draw_problems
 from trainers.evaluate import Prediction
 from trainers.train import LossRow
 
@@ -72,3 +76,58 @@ def load(tmp_path):
         return load_sweep(path, overrides)
 
     return load_text
+
+
+@pytest.fixture
+def write_study(make_result):
+    """Writes trials of a sweep with predictions on their tasks' own test problems; returns the trials.
+
+    A problem is answered rightly by trained backbones if its index is below n_train, the oracle always; a wrong answer
+    has one other cell; the problem of index 7 is unreadable in every trial but the oracle's.
+    """
+
+    def write(folder, trials, *, attempts=1, **fields):
+        for number, spec in enumerate(trials):
+            oracle = spec.backbone == "baseline/oracle"
+            rows = []
+            for index, problem in enumerate(draw_problems(spec.task, Split.TEST, 0, spec.n_test)):
+                for attempt in range(attempts):
+                    grid = np.array(problem.answer)
+                    if not oracle and (index >= spec.n_train or attempt < attempts - 1):
+                        grid[0, index % grid.shape[1]] = 1 - min(grid[0, index % grid.shape[1]], 1)
+                    grid = None if index == 7 and not oracle else grid
+                    scores = grid_scores(problem.answer, grid)
+                    parsed = grid is not None
+                    rows.append(
+                        Prediction(
+                            problem.problem_id, index, attempt, parsed, problem.question, problem.answer, grid, scores
+                        )
+                    )
+            right = {row.index for row in rows if row.scores["exact_match"]}
+            metrics = {
+                "exact_match": len(right) / spec.n_test,
+                "cell_accuracy": float(np.mean([row.scores["cell_accuracy"] for row in rows])),
+            }
+            values = {
+                "sweep": "study",
+                "backbone": spec.backbone,
+                "family": spec.backbone_spec.family,
+                "task": spec.task.name,
+                "task_params": spec.task.params_json(),
+                "seed": spec.seed,
+                "n_train": spec.n_train,
+                "n_test": spec.n_test,
+                "lora_rank": spec.lora_rank,
+                "recipe": spec.recipe_json(),
+                "metrics": metrics,
+                "train_s": 60.0,
+                "eval_s": 5.0,
+                "device": "cpu" if oracle else "NVIDIA H100",
+                "num_workers": 1 if oracle else 2,
+                "started_at": EPOCH,
+                "versions": {"code_version": "abc123", "torch_version": "2.13.0"},
+            }
+            results.write(folder, make_result(spec.trial_id, minute=number + 1, **(values | fields)), rows)
+        return trials
+
+    return write

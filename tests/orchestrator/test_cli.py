@@ -117,7 +117,8 @@ def test_kinds_to_retry_are_checked(half_done, capsys, options, complaint):
 def test_compact(half_done, capsys):
     before = results.load_trials("results/small")
     assert main(["compact", "results/small"]) == 0
-    assert lines_of(capsys) == ["predictions: 2 files merged, losses: 0 files merged, trials: 3 files merged"]
+    merged = {"predictions": 2, "losses": 0, "videos": 0, "trials": 3}
+    assert lines_of(capsys) == [", ".join(f"{table}: {count} files merged" for table, count in merged.items())]
     assert sorted(results.load_trials("results/small")["trial_id"]) == sorted(before["trial_id"])
 
 

@@ -136,7 +136,7 @@ def test_compaction_keeps_every_row(tmp_path, make_result, predictions, losses):
             losses,
         )
     before = [read(tmp_path) for read in (results.load_trials, results.load_predictions, results.load_losses)]
-    assert results.compact(tmp_path) == {"trials": 20, "predictions": 20, "losses": 20}
+    assert results.compact(tmp_path) == {"trials": 20, "predictions": 20, "losses": 20, "videos": 0}
     assert [len(list((tmp_path / table).glob("[!.]*"))) for table in ("trials", "predictions", "losses")] == [1, 1, 1]
     after = [read(tmp_path) for read in (results.load_trials, results.load_predictions, results.load_losses)]
     for one, other in zip(before, after, strict=True):

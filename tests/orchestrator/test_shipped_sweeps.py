@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import orchestrator
+from orchestrator.analysis.published_table import PUBLISHED_BACKBONES, SERVICES
+from orchestrator.analysis.published_table import published_name as name_and_subset
 from orchestrator.specs import TrialSpec, expand, load_sweep
 from task_generators import arc_datasets
 from task_generators.problem import Split
@@ -23,31 +25,6 @@ PUBLISHED = Path(orchestrator.__file__).parent / "data" / "published_results.csv
 
 GRIDS = ["paper_games", "paper_routes", "paper_automata"]
 NEED_CONCEPT_ARC = {"paper_concept_arc", "paper"}
-BACKBONES = {
-    "CogVideoX1.5-5B": "cogvideox/1.5-5b-i2v",
-    "Wan2.1-14B": "wan/2.1-14b-i2v",
-    "LTX-13B": "ltx/13b",
-    "LTX-2B": "ltx/2b",
-    "Qwen3-4B-Instruct-2507": "causal_lm/qwen3-4b-instruct-2507",
-    "Qwen3-8B": "causal_lm/qwen3-8b",
-    "Llama3.1-8B": "causal_lm/llama-3.1-8b-instruct",
-    "Gemma3-4B": "gemma3/4b-it",
-}
-SERVICES = {
-    "GPT-4 [in-context]",
-    "OpenAI o1-preview",
-    "OpenAI GPT-4o",
-    "Anthropic Claude 3.5 Sonnet",
-    "Google Gemini 1.5",
-}
-"""Published models that nobody outside can train."""
-LIFE_RULES = {
-    "B3/S23": "life_conway",
-    "B3/S2": "life_b3s2",
-    "B3678/S34678": "life_day_and_night",
-    "B3/S12345": "life_maze",
-    "B2/S": "life_seeds",
-}
 NUMBERS = {"One": 1, "Two": 2, "Three": 3, "Four": 4, "Five": 5, "Six": 6}
 
 
@@ -85,26 +62,9 @@ def header(name):
 
 def published_name(trial):
     """How the published tables call the task of a trial."""
-    task = trial.task.build(Split.TRAIN)
-    if trial.task.name == "sudoku":
-        return {9: "sudoku", 4: "sudoku_mini"}[task.size]
-    if trial.task.name == "maze":
-        tested = trial.task.build(Split.TEST)
-        sides = (task.height, task.width, tested.height, tested.width)
-        return {(21, 21, 21, 21): "maze", (13, 13, 21, 21): "maze_generalization"}[sides]
-    if trial.task.name == "life":
-        assert (task.height, task.width, task.steps, task.density, task.edges) == (8, 8, 1, 0.4, "dead")
-        return LIFE_RULES[task.rule]
-    if trial.task.name == "elementary_ca":
-        assert (task.width, task.steps) == (16, 7)
-        return f"eca_rule_{task.rule}"
-    if trial.task.name == "langton_ant":
-        return f"langton_ant_{task.steps}"
-    if trial.task.name == "hitori":
-        return f"hitori_{task.size}x{task.size}"
-    if trial.task.name == "transcribe":
-        return f"{task.of}_transcription"
-    return trial.task.name
+    name, subset = name_and_subset(trial.task.name, trial.task.params_json())
+    assert not subset
+    return name
 
 
 def published_cells(rows):
@@ -112,10 +72,10 @@ def published_cells(rows):
     cells = set()
     for row in rows:
         if row["table"] in {"2", "12", "13", "14", "15", "16"}:
-            cells.add((row["task"], BACKBONES[row["model"]], int(row["n_train"])))
+            cells.add((row["task"], PUBLISHED_BACKBONES[row["model"]], int(row["n_train"])))
         elif row["table"] in {"fig7", "fig9"}:
             assert row["metric"] == "samples_to_0.9"
-            cells.add((row["task"], BACKBONES[row["model"]], int(row["value"])))
+            cells.add((row["task"], PUBLISHED_BACKBONES[row["model"]], int(row["value"])))
     return cells
 
 
@@ -168,15 +128,15 @@ def test_the_cells_that_only_a_figure_has_are_the_two_where_the_paper_disagrees_
 
 def test_every_published_model_is_a_backbone_or_a_service(published):
     models = {row["model"] for row in published if row["table"] != "fig2"}  # figure 2 counts tasks of table 1
-    assert models == BACKBONES.keys() | SERVICES
-    assert all(backbone_spec(name).name == name for name in BACKBONES.values())
+    assert models == PUBLISHED_BACKBONES.keys() | SERVICES
+    assert all(backbone_spec(name).name == name for name in PUBLISHED_BACKBONES.values())
 
 
 def test_arc_is_run_for_every_published_model_on_all_of_its_tasks(trials_of, published):
     rows = [row for row in published if row["table"] == "1" and row["model"] not in SERVICES]
-    attempts = {BACKBONES[row["model"]]: 0 for row in rows}
+    attempts = {PUBLISHED_BACKBONES[row["model"]]: 0 for row in rows}
     for row in rows:
-        backbone = BACKBONES[row["model"]]
+        backbone = PUBLISHED_BACKBONES[row["model"]]
         attempts[backbone] = max(attempts[backbone], int(row["attempts"]))
     trials = trials_of("paper_arc")
     assert Counter(trial.backbone for trial in trials) == dict.fromkeys(attempts, 400)
@@ -196,7 +156,7 @@ def test_concept_arc_is_run_for_every_published_model_and_concept(trials_of, pub
         assert task.dataset == "concept_arc"
         concept = task.task.rstrip("0123456789").rsplit("/", 1)[-1]
         concepts[trial.backbone, concept, trial.recipe.attempts, trial.n_test] += 1
-    wanted = {(BACKBONES[row["model"]], row["subset"], int(row["attempts"]), 3) for row in rows}
+    wanted = {(PUBLISHED_BACKBONES[row["model"]], row["subset"], int(row["attempts"]), 3) for row in rows}
     assert concepts == dict.fromkeys(wanted, 10)
 
 
@@ -206,7 +166,7 @@ def test_the_vision_language_cells_are_the_published_ones(trials_of, published):
         (published_name(trial), trial.backbone, trial.n_train, trial.recipe.inputs) for trial in trials_of("paper_vlm")
     )
     assert cells == dict.fromkeys(
-        {(row["task"], BACKBONES[row["model"]], int(row["n_train"]), row["inputs"]) for row in rows}, 1
+        {(row["task"], PUBLISHED_BACKBONES[row["model"]], int(row["n_train"]), row["inputs"]) for row in rows}, 1
     )
 
 

@@ -332,16 +332,22 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
     backbone, pipeline = load(folder), stock_pipeline(folder)
     drawn = problems(3)
     style = picture_style(TASK, RECIPE, drawn[0])
-    expected = []
+    expected, stock_videos = [], []
     for problem in drawn:
         frames = padded_latent_frames(3, backbone.module.config.patch_size_t)
         noise = torch.randn(frames, LATENT_CHANNELS, 4, 6, generator=torch_generator("noise", problem.problem_id, 1))
         video = run_stock(pipeline, picture_of(problem), noise[None], backbone._prompt_embeds, output_type="np")[0]
+        stock_videos.append((video * 255).round().astype(int))
         assert len(video) == 9
         expected.append(parse((video[-1] * 255).round().astype(np.uint8), TASK.palette, style, (4, 6)))
     answers = backbone.answer(TASK, drawn, RECIPE, 1)
     assert grids(answers) == grids(expected)
     assert len({str(grid) for grid in grids(answers)}) == 3
+    same_answers, videos = backbone.answer_with_videos(TASK, drawn, RECIPE, 1, [0, 2])
+    assert grids(same_answers) == grids(answers)
+    assert {index: video.shape for index, video in videos.items()} == dict.fromkeys((0, 2), stock_videos[0].shape)
+    for index, video in videos.items():
+        assert np.abs(video.astype(int) - stock_videos[index]).max() <= 1
     # Neither the batch nor the order decides about the noise; the attempt does.
     assert grids(backbone.answer(TASK, drawn[::-1], RECIPE, 1))[::-1] == grids(answers)
     assert grids(backbone.answer(TASK, drawn[2:], RECIPE, 1)) == grids(answers)[2:]

@@ -362,13 +362,17 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
     backbone, pipeline = load(folder), stock_pipeline(folder)
     drawn = problems(3)
     style = picture_style(TASK, RECIPE, drawn[0])
-    expected = []
+    expected, stock_videos = [], []
     for problem in drawn:
         generator = torch_generator("noise", problem.problem_id, 1)
         video = run_stock(pipeline, picture_of(problem), generator, backbone._prompt, output_type="np")
         assert len(video) == 9
-        expected.append((video[-1] * 255).round().astype(int))
-    answers = backbone.answer(TASK, drawn, RECIPE, 1)
+        stock_videos.append((video * 255).round().astype(int))
+        expected.append(stock_videos[-1][-1])
+    answers, videos = backbone.answer_with_videos(TASK, drawn, RECIPE, 1, [1])
+    assert grids(answers) == grids(backbone.answer(TASK, drawn, RECIPE, 1))
+    assert list(videos) == [1]
+    assert np.abs(videos[1].astype(int) - stock_videos[1]).max() <= 1
     frames = frames_of(backbone, drawn, 1)
     for ours, theirs, answer in zip(frames, expected, answers, strict=True):
         assert np.abs(ours - theirs).max() <= 1

@@ -325,12 +325,13 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
     drawn = problems(3)
     style = picture_style(TASK, RECIPE, drawn[0])
     pictures = np.stack([picture_of(backbone, problem) for problem in drawn])
-    expected = []
+    expected, stock_videos = [], []
     for problem, picture in zip(drawn, pictures, strict=True):
         noise = noise_for(backbone, "noise", problem.problem_id, 1)
         video = run_stock(pipeline, picture, noise, backbone._prompt_embeds, output_type="np")[0]
         assert len(video) == NUM_FRAMES
-        expected.append((video[-1] * 255).round().astype(int))
+        stock_videos.append((video * 255).round().astype(int))
+        expected.append(stock_videos[-1][-1])
 
     def frames(order, attempt=1) -> np.ndarray:
         keys = [(drawn[index].problem_id, attempt) for index in order]
@@ -344,6 +345,10 @@ def test_answers_are_what_the_stock_pipeline_draws(folder):
     assert np.abs(frames([1], attempt=0) - ours[[1]]).mean() > 0.5
     parsed = [parse(frame[:32, :48].astype(np.uint8), TASK.palette, style, (2, 3)) for frame in ours]
     assert grids(backbone.answer(TASK, drawn, RECIPE, 1)) == grids(parsed)
+    answers, videos = backbone.answer_with_videos(TASK, drawn, RECIPE, 1, [2])
+    assert grids(answers) == grids(parsed)
+    assert list(videos) == [2]
+    assert np.abs(videos[2].astype(int) - stock_videos[2]).max() <= 1
 
 
 def test_collate_draws_from_its_generator_alone(folder):

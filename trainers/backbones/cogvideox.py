@@ -221,11 +221,9 @@ class CogVideoX(VideoBackbone):
         factor: float = self._vae.config.scaling_factor
         return 1 / factor if self._vae.config.invert_scale_latents else factor
 
-    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
-        return {
-            "video_latents": self._latents(videos_BFHWC) * self._vae.config.scaling_factor,
-            **self._encode_questions(videos_BFHWC[:, 0], videos_BFHWC.shape[1]),
-        }
+    def _video_latents(self, videos_BFHWC: np.ndarray) -> torch.Tensor:
+        scaling_factor: float = self._vae.config.scaling_factor
+        return self._latents(videos_BFHWC) * scaling_factor
 
     def _encode_questions(self, pictures_BHWC: np.ndarray, num_frames: int) -> Batch:
         return {"image_latents": self._latents(pictures_BHWC[:, None]) * self._image_scale}
@@ -238,14 +236,11 @@ class CogVideoX(VideoBackbone):
         posterior = self._vae.encode((pixels.float() / 127.5 - 1).to(self._vae.dtype)).latent_dist
         return posterior.mode().permute(0, 2, 1, 3, 4).float()
 
-    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
-        """From scaled latents (B, F, C, H, W). The decoder is causal in time, so the earlier frames are decoded too."""
-        import torch
-
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """From scaled latents (B, F, C, H, W). The decoder is causal in time: the last frame needs all before it."""
         unscaled = (latents / self._vae.config.scaling_factor).permute(0, 2, 1, 3, 4)
-        frames = self._vae.decode(unscaled.to(self._vae.dtype)).sample[:, :, -1].float()
-        pixels = (frames.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        frames: torch.Tensor = self._vae.decode(unscaled.to(self._vae.dtype)).sample
+        return frames
 
     # --- adapters
 

@@ -178,9 +178,6 @@ class LTX(VideoBackbone):
     def _sample(
         self, condition: Batch, noise: torch.Tensor, recipe: TrainRecipe, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """Latents as the decoder takes them: not normalised, and noisy where it expects that."""
-        import torch
-
         latents = sample_latents(
             self.module,
             self._convention,
@@ -192,6 +189,12 @@ class LTX(VideoBackbone):
             recipe.guidance_scale,
             None if self._empty_prompt is None else _expanded(self._empty_prompt, len(noise)),
         )
+        return self._decodable(latents, generators)
+
+    def _decodable(self, latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Not normalised, and noisy where the decoder expects that."""
+        import torch
+
         mean, std = self._latent_statistics()
         latents = latents * std / self._vae.config.scaling_factor + mean
         if self._vae.config.timestep_conditioning:
@@ -199,22 +202,19 @@ class LTX(VideoBackbone):
             latents = (1 - DECODE_TIMESTEP) * latents + DECODE_TIMESTEP * torch.stack(draws).to(latents.device)
         return latents
 
-    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
-        """From what ``_sample`` returns. The decoder looks both ways in time, so all frames are decoded."""
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """From what ``_decodable`` returns. The decoder looks both ways in time: any frame needs all others."""
         import torch
 
-        if any(self._vae.config.decoder_inject_noise):  # drawn for the whole batch: one by one, to depend on none
-            devices = [latents.device] if latents.is_cuda else []
-            with torch.random.fork_rng(devices=devices):
-                frames = []
-                for one in latents.split(1):
-                    torch.manual_seed(DECODER_NOISE_SEED)
-                    frames.append(self._decoded(one)[:, :, -1])
-                last_frames = torch.cat(frames)
-        else:
-            last_frames = self._decoded(latents)[:, :, -1]
-        pixels = (last_frames.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        if not any(self._vae.config.decoder_inject_noise):
+            return self._decoded(latents)
+        devices = [latents.device] if latents.is_cuda else []
+        with torch.random.fork_rng(devices=devices):  # drawn for the whole batch: one by one, to depend on none
+            frames = []
+            for one in latents.split(1):
+                torch.manual_seed(DECODER_NOISE_SEED)
+                frames.append(self._decoded(one))
+            return torch.cat(frames)
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """Frames (B, 3, F, H, W), in -1 .. 1."""
@@ -232,11 +232,9 @@ class LTX(VideoBackbone):
         """See ``VideoBackbone``."""
         return lcm(PIPELINE_MULTIPLE_PX, self._convention.spatial_ratio)
 
-    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
-        return {
-            "video_latents": self._latents(videos_BFHWC) * self._vae.config.scaling_factor,
-            **self._encode_questions(videos_BFHWC[:, 0], videos_BFHWC.shape[1]),
-        }
+    def _video_latents(self, videos_BFHWC: np.ndarray) -> torch.Tensor:
+        scaling_factor: float = self._vae.config.scaling_factor
+        return self._latents(videos_BFHWC) * scaling_factor
 
     def _encode_questions(self, pictures_BHWC: np.ndarray, num_frames: int) -> Batch:
         # The pipelines leave the scaling factor (1 in the published models) out here, so training does too.

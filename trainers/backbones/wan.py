@@ -216,11 +216,8 @@ class Wan(VideoBackbone):
         settings = [config.latents_mean, config.latents_std, self._denoiser.expand_timesteps, processor]
         return f"{super()._encoder_fingerprint} {settings}"
 
-    def _encode_videos(self, videos_BFHWC: np.ndarray) -> Batch:
-        return {
-            "video_latents": self._latents(self._pixels(videos_BFHWC)),
-            **self._encode_questions(videos_BFHWC[:, 0], videos_BFHWC.shape[1]),
-        }
+    def _video_latents(self, videos_BFHWC: np.ndarray) -> torch.Tensor:
+        return self._latents(self._pixels(videos_BFHWC))
 
     def _encode_questions(self, pictures_BHWC: np.ndarray, num_frames: int) -> Batch:
         """The picture alone, or followed by mid-grey frames; CLIP's last hidden states but one."""
@@ -258,15 +255,12 @@ class Wan(VideoBackbone):
         mean, std = (latents.new_tensor(of).view(1, -1, 1, 1, 1) for of in (config.latents_mean, config.latents_std))
         return mean, std
 
-    def _decode_last_frames(self, latents: torch.Tensor) -> np.ndarray:
-        """From normalised latents. The decoder is causal in time, so the earlier frames are decoded too."""
-        import torch
-
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """From normalised latents. The decoder is causal in time: the last frame needs all before it."""
         latents = latents.to(self._vae.dtype)
         mean, std = self._latent_statistics(latents)
-        frames = self._vae.decode(latents / (1 / std) + mean).sample[:, :, -1].float()
-        pixels = (frames.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        frames: torch.Tensor = self._vae.decode(latents / (1 / std) + mean).sample
+        return frames
 
     # --- adapters
 
