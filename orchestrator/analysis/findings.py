@@ -43,35 +43,46 @@ def findings(
     Raises:
         ValueError: ``accuracy`` is not above 0 and at most 1.
     """
-    given = {name for name in trials["task"].unique() if name in task_names() and not task_class(name).can_generate()}
-    is_given = trials["task"].isin(given)
-    learnt = trials[~is_given]
     if isinstance(predictions, pd.DataFrame):
         predictions = None if predictions.empty else Outcomes.of(predictions)
-    found = threshold_findings(
-        learning_curves(learnt, predictions),
-        samples_to_threshold(learnt, predictions, accuracy=accuracy),
-        efficiency_ratios(learnt, predictions, accuracy=accuracy),
+    learnt = trials[~_is_given(trials)]
+    return findings_of(
+        trials,
+        predictions,
+        curves=learning_curves(learnt, predictions),
+        samples=samples_to_threshold(learnt, predictions, accuracy=accuracy),
+        ratios=efficiency_ratios(learnt, predictions, accuracy=accuracy),
         accuracy=accuracy,
     )
-    headline = trials["backbone"].map({name: is_headline(name) for name in trials["backbone"].unique()})
-    solved = solved_findings(trials[is_given & headline.astype(bool)], predictions)
-    return found + [Finding(label, text) for label, text in solved]
 
 
-def threshold_findings(
-    curves: pd.DataFrame, samples: pd.DataFrame, ratios: pd.DataFrame, *, accuracy: float = 0.9
+def findings_of(
+    trials: pd.DataFrame,
+    outcomes: Outcomes | None,
+    *,
+    curves: pd.DataFrame,
+    samples: pd.DataFrame,
+    ratios: pd.DataFrame,
+    accuracy: float,
 ) -> list[Finding]:
-    """``findings`` of tasks with learning curves, from the frames of ``learning_curves``, ``samples_to_threshold`` and
-    ``efficiency_ratios`` of one study (for who has them already; all with the same ``accuracy``)."""
-    found = []
+    """``findings``, from the frames of ``learning_curves``, ``samples_to_threshold`` and ``efficiency_ratios`` of the
+    trials (all with the same ``accuracy``), for who has them already."""
     samples_of = _by_task(samples)
     ratios_of = _by_task(ratios)
-    for task, rows in _by_task(curves).items():
+    found = []
+    for task, rows in _by_task(curves[~_is_given(curves)]).items():
         label = str(rows[0]["task_label"])
         sentence = _sentence(rows, samples_of.get(task, []), ratios_of.get(task, []), accuracy)
         found.append(Finding(label, f"{label}: {sentence}"))
-    return found
+    headline = trials["backbone"].map({name: is_headline(name) for name in trials["backbone"].unique()})
+    solved = solved_findings(trials[_is_given(trials) & headline.astype(bool)], outcomes)
+    return found + [Finding(label, text) for label, text in solved]
+
+
+def _is_given(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each row is of a task that brings its problems (ARC)."""
+    given = {name for name in frame["task"].unique() if name in task_names() and not task_class(name).can_generate()}
+    return frame["task"].isin(given)
 
 
 def is_headline(backbone: str) -> bool:

@@ -254,9 +254,8 @@ def draw_task(
             ours = next((key for key in names if key[0] == backbone), None)
             if ours is not None:
                 value = float(of_backbone["roundtrip_exact_match"].iloc[0])
-                axis.axhline(
-                    value, color=look_among(key, names).color, linewidth=0.7, linestyle=(0, (1, 1)), zorder=2.5
-                )
+                dotted: dict[str, Any] = {"color": look_among(ours, names).color, "linestyle": (0, (1, 1))}
+                axis.axhline(value, linewidth=0.7, zorder=2.5, **dotted)
     if not sizes:
         axis.set_xlim(0.3, len(ends) + 0.7)
     axis.set_ylim(-0.02, 1.02)

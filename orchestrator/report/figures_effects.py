@@ -76,9 +76,10 @@ def seed_figure(trials: pd.DataFrame, *, n_train: int | None = None, width: floa
     spread = by_cell.std().groupby(["task", "task_params", "n_train"], sort=False).mean()
     rows: dict[str, list[Mark]] = {}
     counts = []
+    cells = list(by_cell)
     for pair, label in labels.items():
         size = int(spread.loc[pair].idxmax())
-        for cell, scores in by_cell:
+        for cell, scores in cells:
             if cell[:2] == pair and cell[-1] == size:
                 parts = scores.astype(float).tolist()
                 low, high = (float(end) for end in seeds_interval(parts))

@@ -7,7 +7,7 @@ test set. Nothing is picked for its looks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +34,8 @@ class Example(NamedTuple):
     """One test problem of one trial that is to be shown."""
 
     trial_id: str
-    index: int
+    place: int
+    """In the test set, from 0: the column ``index``."""
     hardest: bool
 
 
@@ -114,18 +115,19 @@ def gallery(trials: pd.DataFrame, predictions: pd.DataFrame, outcomes: Outcomes 
     outcomes = Outcomes.of(predictions) if outcomes is None else outcomes
     solved = _solved_counts(trials, outcomes)
     groups, notes = choose(trials, outcomes, solved)
-    rows = trials.set_index("trial_id", drop=False)
-    wanted = {example.trial_id for group in groups for example in group.examples}
-    grids = _load_grids(rows.loc[sorted(wanted)], [example for group in groups for example in group.examples])
+    examples = [example for group in groups for example in group.examples]
+    chosen = trials[trials["trial_id"].isin({example.trial_id for example in examples})]
+    rows = {str(row["trial_id"]): row for row in chosen.to_dict("records")}
+    grids = _load_grids(chosen, examples)
     by_task: dict[str, list[Card]] = {}
     for group in groups:
         for example in group.examples:
-            attempts = grids.get((example.trial_id, example.index))
+            attempts = grids.get((example.trial_id, example.place))
             if attempts:
-                row = rows.loc[example.trial_id]
-                card = _card(group, example, row, attempts, solved[row["task"], row["task_params"]])
+                row = rows[example.trial_id]
+                card = _card(group, example, row, attempts, solved[str(row["task"]), str(row["task_params"])])
                 by_task.setdefault(group.task_label, []).append(card)
-    uris = dict(zip(rows["trial_id"], rows["results_uri"], strict=True))
+    uris = {trial_id: str(row["results_uri"]) for trial_id, row in rows.items()}
     frames, frame_notes = frames_of(by_task, uris)
     with_frames = [
         (label, [replace(card, frames=frames.get(card.key)) for card in cards]) for label, cards in by_task.items()
@@ -235,7 +237,7 @@ def _load_grids(rows: pd.DataFrame, examples: Sequence[Example]) -> dict[tuple[s
     """The predictions with grids of the ``examples``, by (trial_id, index), in the order of the attempts."""
     from orchestrator import results
 
-    wanted = {(example.trial_id, example.index) for example in examples}
+    wanted = {(example.trial_id, example.place) for example in examples}
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for uri, of_uri in rows.groupby("results_uri", sort=False):
         loaded = results.load_predictions(str(uri), COLUMNS, set(of_uri["trial_id"]))
@@ -251,7 +253,7 @@ def _load_grids(rows: pd.DataFrame, examples: Sequence[Example]) -> dict[tuple[s
 def _card(
     group: Group,
     example: Example,
-    row: pd.Series,
+    row: Mapping[Hashable, Any],
     attempts: Sequence[dict[str, Any]],
     solved: tuple[npt.NDArray[np.int64], int],
 ) -> Card:
@@ -267,15 +269,15 @@ def _card(
         seed=int(row["seed"]),
         n_train=int(row["n_train"]),
         problem_id=str(shown["problem_id"]),
-        index=example.index,
+        index=example.place,
         verdict=verdict,
         detail=detail,
         attempts=f"attempt {number} of {len(attempts)}" if len(attempts) > 1 else "",
         hardest=example.hardest,
-        num_right=int(solved[0][example.index]),
+        num_right=int(solved[0][example.place]),
         num_trials=solved[1],
         pictures=pictures,
-        key=(example.trial_id, example.index, int(shown["attempt"])),
+        key=(example.trial_id, example.place, int(shown["attempt"])),
     )
 
 

@@ -39,6 +39,7 @@ class Look:
     hollow: bool = False
 
 
+@cache
 def look(name: str) -> Look:
     """The look of a backbone by its place among those there are, or by its name's hash where a repository names it;
     grey for one that is no longer there."""

@@ -8,10 +8,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis import Outcomes
+from orchestrator.analysis import CURVE, Outcomes
 from orchestrator.analysis.curves import learning_curves
 from orchestrator.analysis.thresholds import efficiency_ratios, samples_to_threshold
 from orchestrator.report.looks import Curve, curve_names, curves_of
+
+TASK = CURVE[:2]
 
 
 @dataclass(frozen=True)
@@ -46,31 +48,44 @@ class Material:
         return [(str(label), key, rows) for label, of_task in by_task for key, rows in curves_of(of_task)]
 
     @cached_property
-    def names(self) -> dict[Curve, str]:
-        """What each curve is called, everywhere the same."""
-        return curve_names(self.curves)
+    def names(self) -> dict[str, dict[Curve, str]]:
+        """What each curve of a task (by its label) is called: with rank and recipe only where they tell apart there, as
+        recipes may differ from task to task."""
+        return {str(label): curve_names(rows) for label, rows in self.curves.groupby("task_label", sort=False)}
 
     @cached_property
-    def commonest(self) -> set[Curve]:
-        """Of each backbone the rank and recipe that it has most trials of; of equals the first."""
-        which = ["backbone", "lora_rank", "recipe"]
-        counts = self.trials.groupby(which, sort=False).size().reset_index(name="trials")
-        first = counts.sort_values("trials", ascending=False, kind="stable").drop_duplicates("backbone")
-        return {(str(row[0]), int(row[1]), str(row[2])) for row in first[which].itertuples(index=False)}
+    def commonest(self) -> set[tuple[str, str, str, int, str]]:
+        """The values of ``CURVE`` with the most trials of each task and backbone; of equals the first."""
+        counts = self.trials.groupby(CURVE, sort=False).size().reset_index(name="trials")
+        first = counts.sort_values("trials", ascending=False, kind="stable").drop_duplicates(
+            ["task", "task_params", "backbone"]
+        )
+        return set(first[CURVE].itertuples(index=False, name=None))
 
     def few_pairs(self, pairs: pd.DataFrame, most: int) -> pd.DataFrame:
         """Rows of a frame of pairs (``backbone_a`` ...) that a figure has room for: all where there are at most
         ``most``, else those of the first backbone with each other one, at the commonest rank and recipe of both."""
         if len(pairs) <= most:
             return pairs
-        which = ("backbone", "lora_rank", "recipe")
-        a, b = (zip(*(pairs[f"{name}_{side}"] for name in which), strict=True) for side in "ab")
-        common = [one in self.commonest and other in self.commonest for one, other in zip(a, b, strict=True)]
-        first = str(pairs["backbone_a"].iloc[0])
+        common = [
+            [
+                key in self.commonest
+                for key in pairs[[name if name in TASK else name + side for name in CURVE]].itertuples(
+                    index=False, name=None
+                )
+            ]
+            for side in ("_a", "_b")
+        ]
+        first = next((str(name) for name in self.trials.loc[self.trials["family"] == "video", "backbone"]), "")
+        first = first or str(pairs["backbone_a"].iloc[0])
         of_first = (pairs["backbone_a"] == first) | (pairs["backbone_b"] == first)
-        return pairs[of_first.to_numpy(bool) & np.array(common)]
+        return pairs[of_first.to_numpy(bool) & np.all(common, axis=0)]
 
     def named(self, frame: pd.DataFrame, side: str = "") -> list[str]:
         """The name of the curve of each row, from ``backbone``, ``lora_rank`` and ``recipe`` (with ``side`` behind)."""
-        keys = zip(*(frame[name + side] for name in ("backbone", "lora_rank", "recipe")), strict=True)
-        return [self.names.get((str(key[0]), int(key[1]), str(key[2])), str(key[0])) for key in keys]
+        labels = frame["task_label"] if "task_label" in frame.columns else [""] * len(frame)
+        keys = zip(labels, *(frame[name + side] for name in CURVE[len(TASK) :]), strict=True)
+        return [
+            self.names.get(str(label), {}).get((str(backbone), int(rank), str(recipe)), str(backbone))
+            for label, backbone, rank, recipe in keys
+        ]

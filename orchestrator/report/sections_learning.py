@@ -13,7 +13,13 @@ import pandas as pd
 from orchestrator.analysis import CURVE
 from orchestrator.analysis.findings import findings
 from orchestrator.analysis.paired import MEANINGFUL, paired_differences
-from orchestrator.report.curve_figures import curve_caption, learning_curve_figure, published_points, task_curve_figure
+from orchestrator.report.curve_figures import (
+    ceilings_of,
+    curve_caption,
+    learning_curve_figure,
+    published_points,
+    task_curve_figure,
+)
 from orchestrator.report.figures_thresholds import efficiency_figure, paired_figure, threshold_figure
 from orchestrator.report.material import Material
 from orchestrator.report.page_parts import Cell, Column, Figure, Section, Table, counted, extent_of, table
@@ -69,14 +75,16 @@ def learning(material: Material) -> Section | None:
     curves = material.curves
     if curves["exact_match"].notna().sum() == 0:
         return None
-    published = published_points(curves)
+    published, ceilings = published_points(curves), ceilings_of(material.trials)
     overview = partial(learning_curve_figure, material.trials, curves=curves, published=published)
     blocks: list[Figure | Table] = [
         Figure("learning_curves", "Learning curves", "All tasks side by side.", overview, on_page=False)
     ]
     for place, (label, of_task) in enumerate(curves.groupby("task_label", sort=False)):
         if of_task["exact_match"].notna().any():
-            draw = partial(task_curve_figure, of_task, names=material.names, published=published)
+            draw = partial(
+                task_curve_figure, of_task, names=material.names[str(label)], published=published, ceilings=ceilings
+            )
             description = _curve_words(material, str(label))
             blocks.append(Figure(f"learning_curve_{place + 1:02d}", str(label), description, draw, narrow=True))
     blocks.append(_curve_table(material))
@@ -137,6 +145,7 @@ def efficiency(material: Material) -> Section | None:
     headings |= {"seeds": "seeds", "n_test": "test problems"}
     caption = f"Training problems to reach {material.accuracy:g}: how many times fewer"
     made = _sorted_by(table("efficiency_ratios", caption, frame, headings), frame, "text", known["ratio"])
+    few = material.few_pairs(ratios, MOST_MARKS)
     unknown = len(ratios) - len(known)
     notes = [f"{counted(unknown, 'pair')} left out: neither reached {material.accuracy:g}."] if unknown else []
     return Section(
@@ -147,9 +156,9 @@ def efficiency(material: Material) -> Section | None:
         [
             Figure(
                 "efficiency_ratios",
-                "How many times fewer training problems",
+                f"How many times fewer training problems{_part(few, ratios)}",
                 "The table below has the numbers.",
-                partial(efficiency_figure, material.few_pairs(ratios, MOST_MARKS), accuracy=material.accuracy),
+                partial(efficiency_figure, few, accuracy=material.accuracy),
             ),
             made.of(ratios),
         ],
@@ -188,9 +197,10 @@ def pairs(material: Material) -> Section | None:
 
 def difference_figure(material: Material, name: str, title: str, differences: pd.DataFrame) -> Figure:
     """The figure of a frame like that of ``paired_differences``, at the largest n_train of each pair."""
-    shown = material.few_pairs(at_largest(differences), MOST_MARKS)
+    largest = at_largest(differences)
+    shown = material.few_pairs(largest, MOST_MARKS)
     description = "Differences in exact match with 95 % intervals; the table below has the numbers."
-    return Figure(name, title, description, partial(paired_figure, shown))
+    return Figure(name, f"{title}{_part(shown, largest)}", description, partial(paired_figure, shown))
 
 
 def at_largest(differences: pd.DataFrame) -> pd.DataFrame:
@@ -221,6 +231,10 @@ def pair_table(
         "n_test": "test problems",
     }
     return table(name, caption, shown, headings, estimate="difference").of(differences)
+
+
+def _part(shown: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    return f" ({len(shown):,} of {len(pairs):,} pairs; the files have all)" if len(shown) < len(pairs) else ""
 
 
 def samples_text(row: dict[Any, Any]) -> str:
@@ -259,7 +273,7 @@ def _curve_table(material: Material) -> Table:
     rows = []
     for label, key, curve in material.groups:
         by_size = {int(row["n_train"]): _accuracy(row) for row in curve.to_dict("records")}
-        name = material.names[key]
+        name = material.names[label][key]
         rows.append([Cell(label, label), Cell(name, name), *(by_size.get(size, Cell("", "")) for size in sizes)])
     caption = "Exact match by n_train, with its 95 % interval"
     more = max(0, len(rows) - MOST_CURVE_ROWS)
@@ -285,10 +299,12 @@ def _curve_words(material: Material, label: str) -> str:
         first, last = finished.iloc[0], finished.iloc[-1]
         start = f"{first['exact_match']:.2f}"
         if len(finished) == 1:
-            parts.append(f"{material.names[key]} {start}")
+            parts.append(f"{material.names[label][key]} {start}")
         else:
             end = f"{last['exact_match']:.2f}"
-            parts.append(f"{material.names[key]} from {start} at n={first['n_train']} to {end} at n={last['n_train']}")
+            parts.append(
+                f"{material.names[label][key]} from {start} at n={first['n_train']} to {end} at n={last['n_train']}"
+            )
     return "Exact match against n_train: " + "; ".join(parts) + "."
 
 

@@ -10,9 +10,14 @@ from orchestrator.analysis import learning_curves
 from orchestrator.report.looks import curve_names, curves_of, value_range
 
 
-def results_table(trials: pd.DataFrame) -> Table:
-    """Exact match by task, backbone and n_train, for the terminal. ``trials`` as from ``analysis.with_missing``."""
-    curves = learning_curves(trials)
+MAX_LINES = 60
+"""Curves that a terminal shows."""
+
+
+def results_table(trials: pd.DataFrame, curves: pd.DataFrame | None = None) -> Table:
+    """Exact match by task, backbone and n_train, for the terminal: of the first ``MAX_LINES`` curves, and a count of the
+    rest. ``trials`` as from ``analysis.with_missing``; ``curves``: their ``learning_curves``, where they are known."""
+    curves = learning_curves(trials) if curves is None else curves
     sizes = sorted(set(curves["n_train"]) - {0})
     several_seeds = trials["seed"].nunique() > 1
     title = f"exact match on {value_range(trials['n_test'])} test problems"
@@ -23,15 +28,22 @@ def results_table(trials: pd.DataFrame) -> Table:
         table.add_column("any n", justify="right")
     for size in sizes:
         table.add_column(f"n={size}", justify="right")
+    lines = [
+        (str(label), key, curve)
+        for label, of_task in curves.groupby("task_label", sort=False)
+        for key, curve in curves_of(of_task)
+    ]
     names = curve_names(curves)
-    for label, of_task in curves.groupby("task_label", sort=False):
-        first = True
-        for key, curve in curves_of(of_task):
-            cells = {row["n_train"]: _cell(row) for _, row in curve.iterrows()}
-            columns = ([0] if (curves["n_train"] == 0).any() else []) + sizes
-            table.add_row(str(label) if first else "", names[key], *(cells.get(n, Text("")) for n in columns))
-            first = False
-        table.add_section()
+    above = None
+    for label, key, curve in lines[:MAX_LINES]:
+        if above not in (None, label):
+            table.add_section()
+        cells = {row["n_train"]: _cell(row) for _, row in curve.iterrows()}
+        columns = ([0] if (curves["n_train"] == 0).any() else []) + sizes
+        table.add_row("" if label == above else label, names[key], *(cells.get(n, Text("")) for n in columns))
+        above = label
+    if len(lines) > MAX_LINES:
+        table.caption = f"and {len(lines) - MAX_LINES} more curves: see the report"
     return table
 
 

@@ -216,12 +216,16 @@ def test_the_gallery_filters_and_sorts_by_keyboard(page):
 
 
 def test_without_javascript_everything_is_there(page, report_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
     total = shown_cards(page)
+    page.get("about:blank")
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         page.get(report_path["path"].as_uri())
-        from selenium.webdriver.common.by import By
-
+        # with scripts disabled the driver does not wait until the page is whole
+        WebDriverWait(page, 10).until(lambda _: page.find_elements(By.TAG_NAME, "footer"))
         assert len(page.find_elements(By.CSS_SELECTOR, ".card")) == total
         assert not page.find_element(By.CSS_SELECTOR, ".controls").is_displayed()
         assert page.find_elements(By.CSS_SELECTOR, "th button") == []
