@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.report import Source
 
 YAML = (".yaml", ".yml")
+MANY_POINTS = 200
+"""Points of curves above which the figures are drawn by several processes."""
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,10 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="X.html", help="the page (default: report.html beside the tables of the first)"
     )
     parser.add_argument(
-        "--figures", type=Path, metavar="FOLDER", help="every figure as PNG, SVG and PDF, every table as CSV, TeX and MD"
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="every figure as PNG, SVG and PDF, every table as CSV, TeX and MD",
     )
     parser.add_argument(
         "--accuracy",
@@ -109,23 +115,21 @@ def write(
     accuracy: float = 0.9,
 ) -> None:
     """Print the table and the findings, write the page and say where it is."""
-    from orchestrator import analysis
     from orchestrator import report as reports
 
-    console.print(reports.results_table(study.trials))
+    material = reports.Material.of(study, accuracy)
+    console.print(reports.results_table(study.trials, material.curves))
     for note in reports.notes(study.trials):
         console.print(Text(note, style="dim"))
     console.print()
-    for finding in analysis.findings(*study, accuracy=accuracy):
+    for finding in material.findings:
         console.print(f"- {finding.text}", highlight=False, soft_wrap=True, markup=False)
     page = page or _default_page(sources[0].uri)
-    try:
-        written = reports.write_report(study, page, sources=sources, figures=figures, accuracy=accuracy)
-    except OSError as error:
-        raise ValueError(f"{error.filename or page}: the report cannot be written: {error.strerror or error}") from None
+    processes = (os.cpu_count() or 1) if len(material.curves) > MANY_POINTS else 1
+    written = reports.write_page(material, page, sources=sources, figures=figures, processes=processes)
     console.print()
     for uri in dict.fromkeys(source.uri for source in sources):
-        console.print(f"Tables: {uri}/{{trials,predictions,losses}}/*.parquet", highlight=False, soft_wrap=True)
+        console.print(f"Tables: {uri}/{{trials,predictions,losses,...}}/*.parquet", highlight=False, soft_wrap=True)
     console.print(f"Report: {written}", highlight=False, soft_wrap=True)
     if figures is not None:
         console.print(f"Figures and tables: {figures}", highlight=False, soft_wrap=True)

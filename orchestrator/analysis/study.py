@@ -14,7 +14,10 @@ from orchestrator.tables import TrialState
 if TYPE_CHECKING:
     from orchestrator.specs import SweepSpec, TrialSpec
 
-PREDICTION_COLUMNS = ("trial_id", "problem_id", "index", "attempt", "parsed", "exact_match", "cell_accuracy")
+PREDICTION_COLUMNS = (
+    *("trial_id", "problem_id", "index", "attempt", "parsed", "exact_match", "cell_accuracy", "valid_solution"),
+    *("path_success", "relative_path_length", "repeats_training_answer"),
+)
 """Columns of ``predictions`` that are read for analysis: not the grids, which take most of the time and memory."""
 _RANK = {TrialState.DONE: 0, TrialState.PRUNED: 1, TrialState.FAILED: 2}
 

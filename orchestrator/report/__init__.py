@@ -2,12 +2,14 @@
 
 from orchestrator.report.curve_figures import learning_curve_figure, write_learning_curves
 from orchestrator.report.looks import FAINT, curve_names, look, look_among, notes
-from orchestrator.report.page import write_report
+from orchestrator.report.material import Material
+from orchestrator.report.page import write_page, write_report
 from orchestrator.report.provenance import Source
 from orchestrator.report.terminal import results_table
 
 __all__ = [
     "FAINT",
+    "Material",
     "Source",
     "curve_names",
     "learning_curve_figure",
@@ -16,5 +18,6 @@ __all__ = [
     "notes",
     "results_table",
     "write_learning_curves",
+    "write_page",
     "write_report",
 ]

@@ -79,13 +79,16 @@ def svg_text(figure: Figure, title: str, description: str, *, name: str | None =
     head, body = text[: text.index(">") + 1], text[text.index(">") + 1 :]
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # nothing refers to a group
     body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
     body = re.sub(r'(href="#|url\(#)([^")]+)', rf"\1{prefix}-\2", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1; font-family: inherit", body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
     body = re.sub(r"#[0-9a-fA-F]{6}\b", _variable, body)
     body = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", body)
+    body = re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, body)
     body = re.sub(r"\s*\n\s*", " ", body).replace("> <", "><")
+    body = re.sub(r"<g>(<[^<>]*/>)</g>", r"\1", body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} width="100%" '
         f'stroke-linejoin="round" stroke-linecap="butt" role="img" aria-labelledby="{prefix}-title {prefix}-desc">'
@@ -98,6 +101,11 @@ def figure_css() -> str:
     """The colours of series on dark paper, as custom properties to set where the page is dark: declarations alone,
     ``--series-332288: #56b4e9; ...``."""
     return " ".join(f"--series-{light[1:]}: {dark};" for light, dark in dark_twins().items() if light != dark)
+
+
+def _rounded(match: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: a third of the page's size is the digits behind."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), match[0])
 
 
 def _variable(match: re.Match[str]) -> str:

@@ -73,7 +73,7 @@ def seed_figure(trials: pd.DataFrame, *, n_train: int | None = None, width: floa
     done = done.assign(task_label=[labels[pair] for pair in pairs])
     names = curve_names(done)
     by_cell = done.groupby([*keys, "n_train"], sort=False)["exact_match"]
-    spread = by_cell.std().groupby(["task", "task_params", "n_train"], sort=False).mean()
+    spread = by_cell.std().groupby(["task", "task_params", "n_train"]).mean()
     rows: dict[str, list[Mark]] = {}
     counts = []
     cells = list(by_cell)

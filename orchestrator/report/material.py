@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis import CURVE, Outcomes
+from orchestrator.analysis import CURVE, Outcomes, Study
 from orchestrator.analysis.curves import learning_curves
+from orchestrator.analysis.findings import Finding, findings_of
 from orchestrator.analysis.thresholds import efficiency_ratios, samples_to_threshold
 from orchestrator.report.looks import Curve, curve_names, curves_of
 
@@ -25,6 +26,25 @@ class Material:
     outcomes: Outcomes
     accuracy: float
     """Exact match that samples are counted to."""
+
+    @classmethod
+    def of(cls, study: Study, accuracy: float = 0.9) -> Material:
+        """Of a study, as ``analysis.load`` gives it. ValueError for an ``accuracy`` that is none."""
+        if not 0 < accuracy <= 1:
+            raise ValueError(f"accuracy: expected a share above 0 and up to 1, got {accuracy}")
+        return cls(study.trials, study.predictions, Outcomes.of(study.predictions), accuracy)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """``findings`` of the study."""
+        return findings_of(
+            self.trials,
+            self.outcomes,
+            curves=self.curves,
+            samples=self.samples,
+            ratios=self.ratios,
+            accuracy=self.accuracy,
+        )
 
     @cached_property
     def curves(self) -> pd.DataFrame:

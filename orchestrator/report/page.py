@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator.analysis import Outcomes, Study
+import pandas as pd
+
+from orchestrator.analysis import Study
 from orchestrator.report import figure_files, table_files
 from orchestrator.report.gallery import Gallery, gallery
 from orchestrator.report.material import Material
-from orchestrator.report.page_parts import Block, Figure, Section, Table, counted
+from orchestrator.report.page_parts import Figure, Section, Table, counted
 from orchestrator.report.provenance import Source, provenance, source_lines, standing, sweep_names
 from orchestrator.report.sections import scope, sections
+from orchestrator.report.studio import Studio
 
 TEMPLATES = Path(__file__).with_name("page")
 
@@ -58,27 +62,48 @@ def write_report(
     Raises:
         ValueError: the file or a figure cannot be written, or a results folder cannot be read any more.
     """
-    if not 0 < accuracy <= 1:
-        raise ValueError(f"accuracy: expected a share above 0 and up to 1, got {accuracy}")
-    trials, predictions = study
-    outcomes = Outcomes.of(predictions)
-    found = sections(Material(trials, predictions, outcomes, accuracy))
-    examples = gallery(trials, predictions, outcomes)
-    if examples.cards:
-        found.append(_gallery_section(examples))
-    found.append(provenance(trials))
-    content = _page(study, found, examples, sources)
+    return write_page(Material.of(study, accuracy), path, sources=sources, figures=figures)
+
+
+def write_page(
+    material: Material,
+    path: Path,
+    *,
+    sources: Sequence[Source],
+    figures: Path | None = None,
+    processes: int = 1,
+) -> Path:
+    """``write_report``, for who has its material; figures are drawn by ``processes``, see ``Studio``."""
+    trials = material.trials
+    found: list[Section] = []
+    drawn: dict[str, Future[str]] = {}
     try:
+        with Studio(processes) as studio:
+            written: list[Future[list[Path]]] = []
+            for section in sections(material):
+                found.append(section)
+                for block in section.blocks:
+                    if isinstance(block, Figure) and block.on_page:
+                        drawn[block.name] = studio.svg(block)
+                    if isinstance(block, Figure) and figures is not None:
+                        written.append(studio.files(block, figures))
+            examples = gallery(trials, material.predictions, material.outcomes)
+            if examples.cards:
+                found.append(_gallery_section(examples))
+            found.append(provenance(trials))
+            if figures is not None:
+                _write_tables(found, figures)
+            content = _page(trials, [_laid(section, drawn) for section in found], examples, sources)
+            for files in written:
+                files.result()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure_files.write_whole(path, content.encode())
-        if figures is not None:
-            _write_files([block for section in found for block in section.blocks], figures)
     except OSError as error:
         raise ValueError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from None
     return path
 
 
-def _page(study: Study, found: Sequence[Section], examples: Gallery, sources: Sequence[Source]) -> str:
+def _page(trials: pd.DataFrame, laid: Sequence[_Laid], examples: Gallery, sources: Sequence[Source]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -86,15 +111,15 @@ def _page(study: Study, found: Sequence[Section], examples: Gallery, sources: Se
     )
     css = (TEMPLATES / "report.css").read_text().replace("/*dark series*/", figure_files.figure_css())
     script = (TEMPLATES / "report.js").read_text()
-    names = sweep_names(sources, study.trials)
+    names = sweep_names(sources, trials)
     return environment.get_template("report.html.j2").render(
         title=f"{', '.join(names) or 'results'}: sweep report",
         names=names,
-        scope=scope(study.trials),
-        standing=standing(study.trials),
-        sections=[_laid(section) for section in found],
+        scope=scope(trials),
+        standing=standing(trials),
+        sections=laid,
         gallery=examples,
-        sources=source_lines(sources, study.trials),
+        sources=source_lines(sources, trials),
         version=metadata.version("visual-sweep"),
         policy=_policy(script),
         css=css,
@@ -112,17 +137,16 @@ def _policy(script: str) -> str:
     )
 
 
-def _laid(section: Section) -> _Laid:
-    shown = [block for block in section.blocks if not isinstance(block, Figure) or block.on_page]
-    blocks = [_drawn(block) if isinstance(block, Figure) else block for block in shown]
+def _laid(section: Section, drawn: Mapping[str, Future[str]]) -> _Laid:
+    blocks: list[_Drawn | Table] = []
+    for block in section.blocks:
+        if isinstance(block, Table):
+            blocks.append(block)
+        elif block.on_page:
+            blocks.append(_Drawn(block.name, block.title, block.narrow, drawn[block.name].result()))
     return _Laid(
         section.anchor, section.title, section.reading, section.extent, section.notes, section.sentences, blocks
     )
-
-
-def _drawn(figure: Figure) -> _Drawn:
-    svg = figure_files.svg_text(figure.draw(), figure.title, figure.description, name=figure.name)
-    return _Drawn(figure.name, figure.title, figure.narrow, svg)
 
 
 def _gallery_section(examples: Gallery) -> Section:
@@ -140,9 +164,8 @@ def _gallery_section(examples: Gallery) -> Section:
     )
 
 
-def _write_files(blocks: Sequence[Block], folder: Path) -> None:
-    for block in blocks:
-        if isinstance(block, Figure):
-            figure_files.save(block.draw(), folder, block.name)
-        else:
-            table_files.write(block.frame, folder, block.name, caption=block.caption, estimate=block.estimate)
+def _write_tables(found: Sequence[Section], folder: Path) -> None:
+    for section in found:
+        for block in section.blocks:
+            if not isinstance(block, Figure):
+                table_files.write(block.frame, folder, block.name, caption=block.caption, estimate=block.estimate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
@@ -32,11 +32,15 @@ _IN_ORDER: Sequence[Callable[[Material], Section | None]] = (
 )
 
 
-def sections(material: Material) -> list[Section]:
-    """All sections but the gallery and the provenance, which come last."""
-    found = [make(material) for make in _IN_ORDER]
-    found += [provenance.failures(material.trials), provenance.costs(material.trials)]
-    return [section for section in found if section is not None]
+def sections(material: Material) -> Iterator[Section]:
+    """All sections but the gallery and the provenance, which come last; one at a time, as each takes its time."""
+    for make in _IN_ORDER:
+        section = make(material)
+        if section is not None:
+            yield section
+    for section in (provenance.failures(material.trials), provenance.costs(material.trials)):
+        if section is not None:
+            yield section
 
 
 def scope(trials: pd.DataFrame) -> str:

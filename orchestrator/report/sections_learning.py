@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.analysis import CURVE
-from orchestrator.analysis.findings import findings
 from orchestrator.analysis.paired import MEANINGFUL, paired_differences
 from orchestrator.report.curve_figures import (
     ceilings_of,
@@ -57,7 +56,6 @@ def headline(material: Material) -> Section | None:
         "seeds": "seeds",
         "n_test": "test problems",
     }
-    found = findings(material.trials, material.outcomes, accuracy=material.accuracy)
     caption = "Exact match with the most training problems, and how many it takes"
     made = table("headline", caption, frame, headings, estimate="exact_match", most_rows=MOST_CURVE_ROWS)
     return Section(
@@ -66,7 +64,7 @@ def headline(material: Material) -> Section | None:
         "Each number is a share of test problems answered right in every cell, with its 95 % interval.",
         [made.of(whole)],
         extent=extent_of(finished),
-        sentences=[f"{finding.text}." for finding in found],
+        sentences=[f"{finding.text}." for finding in material.findings],
     )
 
 

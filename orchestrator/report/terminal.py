@@ -9,14 +9,15 @@ from rich.text import Text
 from orchestrator.analysis import learning_curves
 from orchestrator.report.looks import curve_names, curves_of, value_range
 
-
 MAX_LINES = 60
 """Curves that a terminal shows."""
 
 
 def results_table(trials: pd.DataFrame, curves: pd.DataFrame | None = None) -> Table:
-    """Exact match by task, backbone and n_train, for the terminal: of the first ``MAX_LINES`` curves, and a count of the
-    rest. ``trials`` as from ``analysis.with_missing``; ``curves``: their ``learning_curves``, where they are known."""
+    """Exact match by task, backbone and n_train, for the terminal: the first ``MAX_LINES`` curves, and how many more.
+
+    ``trials`` as from ``analysis.with_missing``; ``curves``: their ``learning_curves``, where they are known.
+    """
     curves = learning_curves(trials) if curves is None else curves
     sizes = sorted(set(curves["n_train"]) - {0})
     several_seeds = trials["seed"].nunique() > 1
