@@ -1,6 +1,6 @@
 """What a study found, for people: the terminal's table, figures, tables in files, and one HTML page."""
 
-from orchestrator.report.curve_figures import learning_curve_figure, write_learning_curves
+from orchestrator.report.curve_figures import learning_curve_figure
 from orchestrator.report.looks import FAINT, curve_names, look, look_among, notes
 from orchestrator.report.material import Material
 from orchestrator.report.page import write_page, write_report
@@ -17,7 +17,6 @@ __all__ = [
     "look_among",
     "notes",
     "results_table",
-    "write_learning_curves",
     "write_page",
     "write_report",
 ]

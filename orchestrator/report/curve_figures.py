@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from orchestrator.analysis import CURVE, learning_curves
-from orchestrator.report.figure_files import save_as
 from orchestrator.report.figures_layout import (
     GAP_IN,
     MARGIN_IN,
@@ -59,12 +57,6 @@ INTERVAL_OF = {
 }
 """What a 95 % interval says, by the column ``interval``."""
 PUBLISHED, CEILING = "published (thin, dashed)", "ceiling of picture and VAE (thin, dotted)"
-
-
-def write_learning_curves(trials: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw ``learning_curves.png`` and ``.svg`` into ``folder``; returns their paths."""
-    figure = learning_curve_figure(trials)
-    return [save_as(figure, folder / f"learning_curves.{suffix}") for suffix in ("png", "svg")]
 
 
 def learning_curve_figure(

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from orchestrator import analysis, report, results
 from orchestrator.analysis import learning_curves, wilson_interval, with_missing
+from orchestrator.report.figure_files import save
 from orchestrator.specs import SweepSpec, expand
 from trainers.backbone import backbone_names, backbone_spec
 
@@ -85,7 +86,7 @@ def test_many_variants_of_a_task_are_one_curve(tmp_path, make_result):
     assert pooled["low"] < expected < pooled["high"]
     text = printed(report.results_table(frame))
     assert f"arc ({len(arc_trials)} variants)" in text
-    report.write_learning_curves(frame, tmp_path)
+    save(report.learning_curve_figure(frame), tmp_path, "curves")
 
 
 def test_a_sweep_without_any_n_train_has_a_picture(tmp_path, make_result):
@@ -93,7 +94,7 @@ def test_a_sweep_without_any_n_train_has_a_picture(tmp_path, make_result):
     for spec in trials:
         results.write(tmp_path, make_result(spec.trial_id))
     frame = with_missing(results.load_trials(tmp_path), trials)
-    assert all(path.stat().st_size > 1000 for path in report.write_learning_curves(frame, tmp_path))
+    assert all(path.stat().st_size > 1000 for path in save(report.learning_curve_figure(frame), tmp_path, "curves"))
 
 
 def test_recipes_and_ranks_are_curves_of_their_own(tmp_path, make_result):
@@ -144,8 +145,8 @@ def test_the_picture_shows_curves_baselines_and_real_ticks(measured):
 def test_pictures_are_written_for_one_panel_and_for_many(tmp_path, measured):
     frame = measured[1]
     for count, part in ((1, frame[frame["task"] == "life"]), (2, frame)):
-        paths = report.write_learning_curves(part, tmp_path / str(count))
-        assert [path.name for path in paths] == ["learning_curves.png", "learning_curves.svg"]
+        paths = save(report.learning_curve_figure(part), tmp_path / str(count), "curves")
+        assert [path.name for path in paths] == ["curves.png", "curves.svg", "curves.pdf"]
         assert all(path.stat().st_size > 10_000 for path in paths)
 
 
@@ -153,7 +154,7 @@ def test_a_sweep_without_a_finished_trial_has_a_picture_too(tmp_path, make_resul
     trials = trials_of(tasks=["life"])
     results.write(tmp_path, make_result(trials[0].trial_id, "failed"))
     frame = with_missing(results.load_trials(tmp_path), trials)
-    assert report.write_learning_curves(frame, tmp_path)[0].exists()
+    assert save(report.learning_curve_figure(frame), tmp_path, "curves")[0].exists()
     assert "failed" in printed(report.results_table(frame))
 
 
