@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ CEILING = "baseline/oracle"
 """Is told the answers, so that what it scores is no floor for a model."""
 NOTEWORTHY_BASELINE = 0.1
 """Exact match of a baseline above which it belongs into a sentence about models."""
+MANY_TASKS = 4
+"""From so many tasks on a sentence sums them up."""
 Row = dict[str, Any]
 
 
@@ -38,14 +41,15 @@ def findings(
     fewer than the next one needs, and whether that ratio could as well be 1; of a task that brings its own training
     sets, how many tasks each solves. A random-weight twin is named only where it reaches ``accuracy`` too, a baseline
     only above ``NOTEWORTHY_BASELINE``. A backbone with several LoRA ranks or recipes counts with the best of them, and
-    the sentence says so. What has not finished is said.
+    the sentence says so. What has not finished is said. The first of very
+    many sentences sums them up (from ``MANY_TASKS`` tasks on).
 
     Raises:
         ValueError: ``accuracy`` is not above 0 and at most 1.
     """
     if isinstance(predictions, pd.DataFrame):
         predictions = None if predictions.empty else Outcomes.of(predictions)
-    learnt = trials[~_is_given(trials)]
+    learnt = trials[~is_given(trials)]
     return findings_of(
         trials,
         predictions,
@@ -70,16 +74,22 @@ def findings_of(
     samples_of = _by_task(samples)
     ratios_of = _by_task(ratios)
     found = []
-    for task, rows in _by_task(curves[~_is_given(curves)]).items():
+    tasks = {
+        task: (rows, samples_of.get(task, []), ratios_of.get(task, []))
+        for task, rows in _by_task(curves[~is_given(curves)]).items()
+    }
+    over_all = _over_all(list(tasks.values()), accuracy)
+    if over_all is not None:
+        found.append(over_all)
+    for rows, samples_here, ratios_here in tasks.values():
         label = str(rows[0]["task_label"])
-        sentence = _sentence(rows, samples_of.get(task, []), ratios_of.get(task, []), accuracy)
-        found.append(Finding(label, f"{label}: {sentence}"))
+        found.append(Finding(label, f"{label}: {_sentence(rows, samples_here, ratios_here, accuracy)}"))
     headline = trials["backbone"].map({name: is_headline(name) for name in trials["backbone"].unique()})
-    solved = solved_findings(trials[_is_given(trials) & headline.astype(bool)], outcomes)
+    solved = solved_findings(trials[is_given(trials) & headline.astype(bool)], outcomes)
     return found + [Finding(label, text) for label, text in solved]
 
 
-def _is_given(frame: pd.DataFrame) -> pd.Series[bool]:
+def is_given(frame: pd.DataFrame) -> pd.Series[bool]:
     """Whether each row is of a task that brings its problems (ARC)."""
     given = {name for name in frame["task"].unique() if name in task_names() and not task_class(name).can_generate()}
     return frame["task"].isin(given)
@@ -118,6 +128,50 @@ def _sentence(curves: list[Row], samples: list[Row], ratios: list[Row], accuracy
     parts += _baselines(finished, alone=not samples)
     text = "; ".join(parts or ["no pretrained backbone has finished"])
     return text + _counts(best or finished) + _unfinished(curves, "; so far, with ")
+
+
+def _over_all(tasks: list[tuple[list[Row], list[Row], list[Row]]], accuracy: float) -> Finding | None:
+    """On how many of many tasks each backbone gets there, and how the first video model compares with the first other:
+    (curves, samples, ratios) of each task. None for few tasks."""
+    best = [
+        {
+            row["backbone"]: row
+            for row in _best_of_backbones([row for row in samples if is_headline(row["backbone"])], [])
+        }
+        for _, samples, _ in tasks
+    ]
+    asked = Counter(name for rows in best for name in rows)
+    if sum(bool(rows) for rows in best) < MANY_TASKS:
+        return None
+    reached = Counter(name for rows in best for name, row in rows.items() if row["censored"] != "right")
+    counts = ", ".join(f"{name} on {reached[name]} of {count}" for name, count in asked.items())
+    text = f"over {len(best)} tasks, {accuracy:g} is reached by {counts}"
+    is_video = {name: row["family"] == "video" for rows in best for name, row in rows.items()}
+    video, other = (next((name for name in asked if is_video[name] is kind), None) for kind in (True, False))
+    if video is not None and other is not None:
+        text += _head_to_head(video, other, best, [ratios for _, _, ratios in tasks])
+    return Finding("all tasks", text)
+
+
+def _head_to_head(a: str, b: str, best: list[dict[str, Row]], ratios: list[list[Row]]) -> str:
+    fewer = more = open_ = 0
+    logs = []
+    for rows, of_task in zip(best, ratios, strict=True):
+        if a not in rows or b not in rows or {rows[a]["censored"], rows[b]["censored"]} == {"right"}:
+            continue
+        ratio = _ratio(rows[a], rows[b], of_task) or _unpaired_ratio(rows[a], rows[b])
+        fewer += ratio["low"] > 1
+        more += ratio["high"] < 1
+        open_ += not (ratio["low"] > 1 or ratio["high"] < 1)
+        if not rows[a]["censored"] and not rows[b]["censored"]:
+            logs.append(np.log(ratio["ratio"]))
+    if not fewer + more + open_:
+        return ""
+    text = f"; {a} needs fewer examples than {b} on {fewer}, more on {more}, and on {open_} it cannot be told"
+    if logs:
+        times = _times(float(np.exp(np.mean(logs))))
+        text += f"; where both get there ({len(logs)}), {b} needs {times} times as many (geometric mean)"
+    return text
 
 
 # --- parts of a sentence
@@ -167,7 +221,7 @@ def _examples(row: Row, unit: str = "") -> str:
 
 
 def _times_fewer(first: Row, second: Row, ratios: list[Row], several: bool) -> str:
-    """``: 1.2x fewer [0.9, 1.8]``; nothing where both are known by limits alone."""
+    """``: 1.2x [0.9, 1.8] fewer than x``; nothing where both are known by limits alone."""
     ratio = _ratio(first, second, ratios) or _unpaired_ratio(first, second)
     if ratio["censored"] not in ("", "at least"):
         return ""
@@ -176,7 +230,7 @@ def _times_fewer(first: Row, second: Row, ratios: list[Row], several: bool) -> s
     limits = f" [{_times(low)}, {_times(high)}]" if low == low else ""
     at_least = "at least " if ratio["censored"] else ""
     doubt = "" if low > 1 else ", which may be no difference"
-    return f": {at_least}{_times(ratio['ratio'])}x fewer{than}{limits}{doubt}"
+    return f": {at_least}{_times(ratio['ratio'])}x{limits} fewer{than}{doubt}"
 
 
 def _times(ratio: float) -> str:

@@ -326,7 +326,8 @@ def _handles(
     from matplotlib.lines import Line2D
 
     finished = {key for key, curve in curves.groupby(CURVE[2:], sort=False) if curve["exact_match"].notna().any()}
-    handles: list[Any] = [handle(name, look_among(key, names)) for key, name in names.items() if key in finished]
+    looks = {name: look_among(key, names) for key, name in names.items() if key in finished}
+    handles: list[Any] = [handle(name, how) for name, how in looks.items()]
     if published is not None and len(published):
         handles.append(Line2D([], [], color=FAINT, linewidth=0.7, linestyle=(0, (3, 1.5)), label=PUBLISHED))
     if ceilings is not None and len(ceilings):

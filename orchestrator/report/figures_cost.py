@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 PARTS = {"load": "load_s", "train": "train_s", "answer": "eval_s"}
 """What a finished trial's time goes into: name -> column of ``trials``."""
+UNITS = ((1.0, "h"), (60.0, "min"), (3600.0, "s"))
+"""Parts of an hour; a figure is in the largest that its longest bar is one of."""
+LONG = {"h": "hours", "min": "minutes", "s": "seconds"}
 LOST = "failed and stopped trials"
 
 
@@ -72,8 +75,9 @@ def cost_figure(trials: pd.DataFrame, *, width: float = PAGE_IN) -> Figure:
     with mpl.rc_context(style("time_by_backbone")):
         names = [wrapped(name, 0.34 * width, TEXT_PT) for name in table["backbone"]]
         totals = table[parts].sum(axis=1)
+        size, small_unit = next((each for each in UNITS if totals.max() * each[0] >= 1), UNITS[-1])
         notes = [
-            f"{hours:.3g} h, {count} trial{'s' * (count > 1)}"
+            f"{hours * size:.3g} {small_unit}, {count} trial{'s' * (count > 1)}"
             for hours, count in zip(totals, table["trials"], strict=True)
         ]
         left = MARGIN_IN + max(width_in(name, TEXT_PT) for name in names) + 0.1
@@ -81,7 +85,7 @@ def cost_figure(trials: pd.DataFrame, *, width: float = PAGE_IN) -> Figure:
         heights = [max(0.16, height_in(name, TEXT_PT)) + 0.06 for name in names]
         columns, legend_height = legend_in([shown.get(part, part) for part in drawn], width - left)
         gpus = bool(table["on_gpu"].all())
-        unit = "GPU-hours" if gpus else "hours of workers"
+        unit = f"GPU-{LONG[small_unit]}" if gpus else f"{LONG[small_unit]} of workers"
         one = "GPU" if gpus else "process"
         caption = caption_text([f"Seconds of a trial times its workers, one {one} each."], width - 2 * MARGIN_IN)
         top = MARGIN_IN + legend_height + GAP_IN
@@ -93,17 +97,17 @@ def cost_figure(trials: pd.DataFrame, *, width: float = PAGE_IN) -> Figure:
         centres = [sum(heights[:place]) + tall / 2 for place, tall in enumerate(heights)]
         start = pd.Series(0.0, index=table.index)
         for part in drawn:
-            axis.barh(centres, table[part], 0.13, left=start, color=colors[part], edgecolor=PAPER, linewidth=0.4)
-            start = start + table[part]
+            axis.barh(centres, table[part] * size, 0.13, left=start, color=colors[part], edgecolor=PAPER, linewidth=0.4)
+            start = start + table[part] * size
         axis.set_ylim(sum(heights), 0)
         axis.set_yticks(centres, names, fontsize=TEXT_PT)
         axis.tick_params(axis="y", length=0)
-        axis.set_xlim(0, float(totals.max()) * 1.02)
+        axis.set_xlim(0, float(totals.max()) * size * 1.02)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel(unit, fontsize=TEXT_PT, color=INK, labelpad=2)
-        an_inch = float(totals.max()) * 1.02 / (width - left - right)
+        an_inch = float(totals.max()) * size * 1.02 / (width - left - right)
         for centre, total, note in zip(centres, totals, notes, strict=True):
-            axis.text(total + 0.05 * an_inch, centre, note, fontsize=SMALL_PT, color=INK, va="center")
+            axis.text(total * size + 0.05 * an_inch, centre, note, fontsize=SMALL_PT, color=INK, va="center")
         patches = [Patch(facecolor=colors[part], label=shown.get(part, part)) for part in drawn]
         draw_legend(figure, patches, columns, left, MARGIN_IN)
         draw_caption(figure, caption, MARGIN_IN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -62,10 +63,10 @@ def look(name: str) -> Look:
 
 def look_among(key: Curve, names: dict[Curve, str]) -> Look:
     """The look of one curve (backbone, lora_rank, recipe): its backbone's, darker for each one that comes after another
-    of the same backbone, and with another marker."""
+    of the same backbone, and with another marker. What has one name (see ``curve_names``) has one look."""
     how = look(str(key[0]))
-    siblings = [other for other in names if other[0] == key[0]]
-    place = siblings.index(key)
+    siblings = list(dict.fromkeys(name for other, name in names.items() if other[0] == key[0]))
+    place = siblings.index(names[key])
     if place == 0:
         return how
     shade = SHADES[max(1, round(place * (len(SHADES) - 1) / (len(siblings) - 1)))]
@@ -106,24 +107,37 @@ def curves_of(curves: pd.DataFrame) -> list[tuple[Curve, pd.DataFrame]]:
 
 
 def curve_names(curves: pd.DataFrame) -> dict[Curve, str]:
-    """A name a curve (backbone, lora_rank, recipe): the backbone, with rank and recipe only where they tell apart."""
-    keys = [key for _, of_task in curves.groupby("task_label", sort=False) for key, _ in curves_of(of_task)]
-    keys = list(dict.fromkeys(keys))
-    by_backbone: dict[str, list[Curve]] = {}
-    for key in keys:
-        by_backbone.setdefault(key[0], []).append(key)
+    """A name a curve (backbone, lora_rank, recipe): the backbone, with rank and recipe only where they tell it from
+    another curve of the same task. Curves of different tasks may have one name."""
+    apart: dict[Curve, set[str]] = {}
+    for _, of_task in curves.groupby("task_label", sort=False):
+        by_backbone: dict[str, list[Curve]] = {}
+        for key, _ in curves_of(of_task):
+            by_backbone.setdefault(key[0], []).append(key)
+        for siblings in by_backbone.values():
+            fields = _differing(siblings)
+            for key in siblings:
+                apart.setdefault(key, set()).update(fields)
     names = {}
-    for key in keys:
+    for key, fields in apart.items():
         backbone, lora_rank, recipe = key
-        siblings = by_backbone[backbone]
-        extra = [f"r={lora_rank}"] if len({other[1] for other in siblings}) > 1 else []
-        if len({other[2] for other in siblings}) > 1:
-            fields = [json.loads(other[2]) for other in siblings]
-            own = json.loads(recipe)
-            differing = sorted({name for other in fields for name in other | own if other.get(name) != own.get(name)})
-            extra += [f"{name}={own.get(name, _default(name))}" for name in differing]
+        extra = [f"r={lora_rank}"] if "lora_rank" in fields else []
+        own = json.loads(recipe) if fields else {}
+        extra += [f"{name}={own.get(name, _default(name))}" for name in sorted(fields - {"lora_rank"})]
         names[key] = " ".join([backbone, *extra])
     return names
+
+
+def _differing(siblings: Sequence[Curve]) -> set[str]:
+    """``lora_rank`` and the recipe fields in which curves of one backbone and task differ."""
+    fields = {"lora_rank"} if len({rank for _, rank, _ in siblings}) > 1 else set()
+    texts = {recipe for _, _, recipe in siblings}
+    if len(texts) > 1:
+        recipes = [json.loads(text) for text in texts]
+        for name in {name for recipe in recipes for name in recipe}:
+            values = [json.dumps(recipe.get(name, _default(name)), sort_keys=True, default=str) for recipe in recipes]
+            fields |= {name} if len(set(values)) > 1 else set()
+    return fields
 
 
 def _default(recipe_field: str) -> Any:

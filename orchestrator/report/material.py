@@ -10,7 +10,7 @@ import pandas as pd
 
 from orchestrator.analysis import CURVE, Outcomes, Study
 from orchestrator.analysis.curves import learning_curves
-from orchestrator.analysis.findings import Finding, findings_of
+from orchestrator.analysis.findings import Finding, findings_of, is_given
 from orchestrator.analysis.thresholds import efficiency_ratios, samples_to_threshold
 from orchestrator.report.looks import Curve, curve_names, curves_of
 
@@ -52,6 +52,12 @@ class Material:
         return learning_curves(self.trials, self.outcomes)
 
     @cached_property
+    def learnt(self) -> pd.DataFrame:
+        """``curves`` but for those of tasks that bring their own training sets (ARC): they have one point each, over
+        all their variants, and sections of their own."""
+        return self.curves[~is_given(self.curves)]
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """``samples_to_threshold`` of the study."""
         return samples_to_threshold(self.trials, self.outcomes, accuracy=self.accuracy)
@@ -63,8 +69,8 @@ class Material:
 
     @cached_property
     def groups(self) -> list[tuple[str, Curve, pd.DataFrame]]:
-        """(task_label, curve, its rows of ``curves``), task by task, trained backbones first."""
-        by_task = self.curves.groupby("task_label", sort=False)
+        """(task_label, curve, its rows of ``learnt``), task by task, trained backbones first."""
+        by_task = self.learnt.groupby("task_label", sort=False)
         return [(str(label), key, rows) for label, of_task in by_task for key, rows in curves_of(of_task)]
 
     @cached_property

@@ -32,7 +32,8 @@ def arc(material: Material) -> Section | None:
         "num_inputs": "of inputs",
         "seeds": "seeds",
     }
-    frame = scores.assign(curve=material.named(scores))
+    counts = {name: _whole(scores[name]) for name in ("tasks_solved", "inputs_right")}
+    frame = scores.assign(curve=material.named(scores), **counts)
     made = table("arc_scores", "Tasks solved by number of attempts", frame, headings, estimate="share")
     blocks: list[Block] = [
         Figure("arc_scores", "Share of tasks solved", IN_TABLE, partial(arc_figure, scores)),
@@ -144,3 +145,8 @@ def published(material: Material) -> Section | None:
 
 def _with_interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(low) else f"{value:.2f}"
+
+
+def _whole(counts: pd.Series) -> pd.Series:
+    """Counts as whole numbers, unless some are means over seeds."""
+    return counts.astype("Int64") if (counts.dropna() % 1 == 0).all() else counts

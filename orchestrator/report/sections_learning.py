@@ -31,10 +31,13 @@ MOST_MARKS = 120
 
 def headline(material: Material) -> Section | None:
     """What was found, in sentences, and the end of each curve."""
-    curves = material.curves
+    curves = material.learnt
     finished = curves[curves["exact_match"].notna()]
+    reading = "Each number is a share of test problems answered right in every cell, with its 95 % interval."
+    sentences = [f"{finding.text}." for finding in material.findings]
     if finished.empty:
-        return None
+        any_finished = material.curves["exact_match"].notna().any()
+        return Section("headline", "Findings", reading, [], sentences=sentences) if any_finished else None
     ends = [rows.sort_values("n_train").dropna(subset="exact_match").iloc[-1:] for _, _, rows in material.groups]
     last = pd.concat(ends)
     samples = material.samples.set_index(CURVE)
@@ -61,16 +64,16 @@ def headline(material: Material) -> Section | None:
     return Section(
         "headline",
         "Findings",
-        "Each number is a share of test problems answered right in every cell, with its 95 % interval.",
+        reading,
         [made.of(whole)],
         extent=extent_of(finished),
-        sentences=[f"{finding.text}." for finding in material.findings],
+        sentences=sentences,
     )
 
 
 def learning(material: Material) -> Section | None:
     """Learning curves: a figure a task, and all the numbers."""
-    curves = material.curves
+    curves = material.learnt
     if curves["exact_match"].notna().sum() == 0:
         return None
     published, ceilings = published_points(curves), ceilings_of(material.trials)
@@ -264,7 +267,7 @@ def _count(samples: float) -> str:
 
 def _curve_table(material: Material) -> Table:
     """Rows are curves, columns n_train; baselines that ignore the training set stand under ``any``."""
-    curves = material.curves
+    curves = material.learnt
     sizes = sorted({int(size) for size in curves["n_train"]})
     columns = [Column("task", False), Column("backbone", False)]
     columns += [Column("any n_train" if size == 0 else f"n={size:,}", True) for size in sizes]
