@@ -36,6 +36,7 @@ from task_generators.transition_video import Interpolation
 LOG_WIDTH = 160
 """Characters a line where the output is no terminal."""
 BAD_INPUT = 2
+INTERRUPTED = 130
 ALL_OR_NONE = {"all", "none"}
 
 
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return BAD_INPUT
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
         except BrokenPipeError:  # the reader of our output has seen enough
             sys.stderr.close()
             return 0
@@ -200,6 +204,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         ended = f"{len(trials) - left} trials are done" + (f", {left_alone}" if left else "")
         console.print(f"Nothing to run: {ended}. Tables: {sweep.results_uri}", highlight=False, soft_wrap=True)
         console.print(f"See them with: sweep report {arguments.sweep}", highlight=False, soft_wrap=True)
+        report_commands.print_place(console, sweep.results_uri)
         return int(left > 0)
     check_problems(missing)
     backbone_commands.check_weights(missing)

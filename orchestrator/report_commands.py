@@ -65,7 +65,7 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     page = arguments.out
     if page is not None and page.suffix != ".html":
         raise ValueError(f"--out {page}: expected the name of a page, such as report.html (pictures go to --figures)")
-    if page is not None and page.is_dir():
+    if page is not None and _is_folder(page):
         raise ValueError(f"--out {page}: it is a folder")
     if arguments.set and not any(Path(source).suffix in YAML for source in arguments.sources):
         raise ValueError("--set: there is no sweep's YAML that it could change")
@@ -105,6 +105,13 @@ def report_of_run(console: Console, sweep: SweepSpec, cells: list[TrialSpec], ya
     search_commands.print_found(console, sweep, cells)
 
 
+def print_place(console: Console, results_uri: str) -> None:
+    """Say where the report of an earlier run is, if it is there."""
+    page = _default_page(results_uri)
+    if page.is_file():
+        console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
 def write(
     console: Console,
     study: Study,
@@ -125,7 +132,8 @@ def write(
     for finding in material.findings:
         console.print(f"- {finding.text}", highlight=False, soft_wrap=True, markup=False)
     page = page or _default_page(sources[0].uri)
-    processes = (os.cpu_count() or 1) if len(material.curves) > MANY_POINTS else 1
+    many = len(material.curves) > (MANY_POINTS if figures is None else MANY_POINTS / 5)  # files take longer to draw
+    processes = (os.cpu_count() or 1) if many else 1
     written = reports.write_page(material, page, sources=sources, figures=figures, processes=processes)
     console.print()
     for uri in dict.fromkeys(source.uri for source in sources):
@@ -139,6 +147,13 @@ def _source(sweep: SweepSpec, path: Path) -> Source:
     from orchestrator.report import Source
 
     return Source(sweep.results_uri, sweep.name, path.read_text(encoding="utf-8"))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, say: writing to it will tell
+        return False
 
 
 def _default_page(uri: str) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.cells import counting
 from orchestrator.analysis.intervals import effective_n, variance_parts, wilson_interval
 from orchestrator.tables import TrialState
 from task_generators.arc_datasets import PACKAGED, SHORT_NAMES, load_arc_dataset
@@ -237,7 +238,7 @@ class _Model(NamedTuple):
 
 def _models(trials: pd.DataFrame, predictions: pd.DataFrame | None) -> Iterator[_Model]:
     """The models that have a finished trial of the task ``arc``, in the order of ``trials``."""
-    of_arc = trials[trials["task"] == ARC]
+    of_arc = counting(trials[trials["task"] == ARC], given_at_largest=True)
     if of_arc.empty:
         return
     # Imported here: the task's file brings the datasets' pictures' palette along, which no other study needs.
@@ -258,7 +259,6 @@ def _models(trials: pd.DataFrame, predictions: pd.DataFrame | None) -> Iterator[
         finished = rows[(rows["state"] == TrialState.DONE) & rows["exact_match"].notna()]
         if finished.empty:
             continue
-        finished = finished[finished["n_train"] == finished.groupby("arc_task")["n_train"].transform("max")]
         made = int(json.loads(str(identity["recipe"])).get("attempts", default_attempts))
         rights = [firsts.get(trial_id) for trial_id in finished["trial_id"]]
         counts = {made: (finished["exact_match"] * finished["n_test"]).round().to_numpy(float)}

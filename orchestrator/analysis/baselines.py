@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from orchestrator.analysis.cells import BASELINE, IDENTITY_COLUMNS, pooled_variants
+from orchestrator.analysis.cells import BASELINE, IDENTITY_COLUMNS, counting, pooled_variants
 from orchestrator.analysis.intervals import clustered_interval, wilson_interval
 from orchestrator.analysis.outcomes import Outcomes
 from orchestrator.analysis.paired_groups import TrialGroup, finished_groups
@@ -43,9 +43,11 @@ def reference_scores(trials: pd.DataFrame, predictions: pd.DataFrame | None = No
     ``reference`` is a baseline's name without its family (``copy_question``, ``majority``, ``oracle``), with
     ``n_train`` 0 where it ignores the training set; or ``roundtrip``, a row for each video ``backbone``: the share of
     test answers that survive drawing, the backbone's encoder and decoder, and reading, a ceiling for its answers (null
-    in tables of before it was measured: then there is no row). ``exact_match`` is the mean over seeds, ``low`` and
-    ``high`` its 95 % Wilson interval over ``n_test`` problems. ``predictions`` are not needed.
+    in tables of before it was measured: then there is no row). Recipes whose numbers differ have rows of their own.
+    ``exact_match`` is the mean over seeds, ``low`` and ``high`` its 95 % Wilson interval over ``n_test`` problems.
+    ``predictions`` are not needed.
     """
+    trials = counting(trials)
     finished = trials["state"] == TrialState.DONE
     if not finished.any():
         return _typed([], REFERENCE_COLUMNS)
@@ -62,16 +64,22 @@ def reference_scores(trials: pd.DataFrame, predictions: pd.DataFrame | None = No
     rows = []
     identity = ["task", "task_params", "task_label", "reference", "backbone", "family", "n_train"]
     for part in parts:
-        for key, of_reference in part.groupby(identity, sort=False):
+        # Recipes may draw in other sizes, which have other ceilings.
+        for key, of_reference in part.groupby([*identity, "recipe"], sort=False):
             scores, n_tests = of_reference["exact_match"].to_numpy(float), of_reference["n_test"].to_numpy(float)
             # Of pooled variants each test problem counts alike; the seeds of one variant answer the same ones.
             num_variants = of_reference["variant"].nunique()
             n_test = int(n_tests.sum() / len(of_reference) * num_variants)
             mean = float(np.average(scores, weights=n_tests))
             low, high = wilson_interval(mean, n_test)
-            row = dict(zip(identity, key, strict=True)) | {"exact_match": mean, "low": float(low), "high": float(high)}
+            row = dict(zip(identity, key[:-1], strict=True)) | {
+                "exact_match": mean,
+                "low": float(low),
+                "high": float(high),
+            }
             seeds = of_reference["seed"].nunique() if row["family"] == BASELINE else 1  # a ceiling is measured once
-            rows.append(row | {"n_test": n_test, "seeds": seeds})
+            row |= {"n_test": n_test, "seeds": seeds}
+            rows += [row] if row not in rows else []
     order = {label: place for place, label in enumerate(dict.fromkeys(done["task_label"]))}
     table = _typed(rows, REFERENCE_COLUMNS)
     return table.sort_values("task_label", key=lambda labels: labels.map(order), kind="stable", ignore_index=True)

@@ -147,19 +147,43 @@ def outcomes_of(predictions: pd.DataFrame | Outcomes | None) -> Outcomes:
     return predictions if isinstance(predictions, Outcomes) else Outcomes.of(predictions)
 
 
+def counting(trials: pd.DataFrame, *, given_at_largest: bool = False) -> pd.DataFrame:
+    """``trials`` without finished ones that another one stands for, so that no cell counts twice.
+
+    Of trials that differ in ``n_test`` alone (an ``n_test`` that was changed, several folders) the one with most test
+    problems counts. Of a task that brings its training sets (ARC) and is pooled by ``pooled_variants``, or with
+    ``given_at_largest`` of every such task, those with the most training problems count.
+    """
+    if not trials.index.is_unique:
+        trials = trials.reset_index(drop=True)
+    done = (trials["state"] == TrialState.DONE).to_numpy()
+    finished = trials[done]
+    if finished.empty:
+        return trials
+    cell = [*CURVE, "n_train", "seed"]
+    stands = finished.sort_values("n_test", kind="stable").drop_duplicates(cell, keep="last")
+    names = [name for name in stands["task"].unique() if name in task_names() and not task_class(name).can_generate()]
+    if names:
+        variants = trials.groupby("task")["task_params"].nunique()
+        names = [name for name in names if given_at_largest or variants[name] > MAX_VARIANTS]
+        largest = stands.groupby(CURVE, sort=False)["n_train"].transform("max")
+        stands = stands[~stands["task"].isin(names) | (stands["n_train"] == largest)]
+    return trials[~done | trials.index.isin(stands.index)]
+
+
 def curves_of(trials: pd.DataFrame, predictions: pd.DataFrame | Outcomes | None) -> list[Curve]:
     """The curves of finished trials, in the order in which they first appear.
 
-    Trials that differ in ``n_test`` alone are one point's same seed: the one with most test problems counts.
+    Of trials that differ in ``n_test`` alone one counts, see ``counting``.
     """
     outcomes = outcomes_of(predictions)
+    trials = counting(trials)
     done = (trials["state"] == TrialState.DONE) & trials["exact_match"].notna()
     if not done.any():
         return []
     rows = pooled_variants(trials)[done]
     rows = rows.assign(order=rows.groupby(CURVE, sort=False).ngroup())
-    rows = rows.sort_values(["order", "n_train", "seed", "variant", "n_test"], kind="stable")
-    rows = rows.drop_duplicates(["order", "n_train", "seed", "variant"], keep="last")
+    rows = rows.sort_values(["order", "n_train", "seed", "variant"], kind="stable")
     keys = list(zip(*(rows[name].tolist() for name in [*CURVE, "task_label", "family"]), strict=True))
     columns = _Columns(
         rows["trial_id"].to_numpy(object),
@@ -209,7 +233,9 @@ def _cell(trials: _Columns, outcomes: Outcomes) -> Cell:
         return _pooled_cell(trials)
     n_train, n_test, scores = int(trials.n_train[0]), int(trials.n_test.min()), trials.exact_match
     stacked = outcomes.stacked(trials.trial_id)
-    right_SC = stacked if len(stacked) == len(scores) and stacked.shape[1] > 0 else None
+    # Seeds with test sets of several sizes have means over other problems than those they have in common.
+    whole = len(stacked) == len(scores) and stacked.shape[1] > 0 and trials.n_test.min() == trials.n_test.max()
+    right_SC = stacked if whole else None
     weight_C = None if right_SC is None else np.full(right_SC.shape[1], 1 / right_SC.shape[1])
     return Cell(n_train, float(scores.mean()), n_test, tuple(trials.seed.tolist()), right_SC, weight_C, scores)
 

@@ -14,6 +14,7 @@ from orchestrator.analysis.cells import (
     IDENTITY_COLUMNS,
     MAX_VARIANTS,
     Cell,
+    counting,
     curves_of,
     learning,
     pooled_variants,
@@ -142,6 +143,7 @@ def _interval(cell: Cell, wanted: str | None) -> tuple[float, float, str, int]:
 
 def _means(trials: pd.DataFrame) -> pd.DataFrame:
     """The means and counts of ``learning_curves``. Of pooled variants over all their test problems."""
+    trials = counting(trials)
     done = trials["state"] == TrialState.DONE
     counted = pooled_variants(trials).assign(
         exact_match=trials["exact_match"].where(done),

@@ -278,8 +278,17 @@ def _is_of(row: Row, setting: Row) -> bool:
 def _at_largest(row: Row, finished: list[Row], unit: str = "") -> str:
     """``with up to 100 examples (0.31 [0.21, 0.43] there)``."""
     point = _point(row, finished)
-    there = f" ({point['exact_match']:.2f} [{point['low']:.2f}, {point['high']:.2f}] there)" if point else ""
+    there = (
+        f" ({_told_apart(float(point['exact_match']))} [{point['low']:.2f}, {point['high']:.2f}] there)"
+        if point
+        else ""
+    )
     return f"with up to {row['largest']}{unit}{there}"
+
+
+def _told_apart(share: float) -> str:
+    """Two decimals; three where two would round it up to a threshold that it missed."""
+    return f"{share:.2f}" if round(share, 2) <= share + 1e-9 else f"{share:.3f}"
 
 
 def _baselines(finished: list[Row], alone: bool) -> list[str]:

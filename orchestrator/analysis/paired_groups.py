@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from orchestrator.analysis.cells import pooled_variants
+from orchestrator.analysis.cells import counting, pooled_variants
 from orchestrator.analysis.outcomes import Outcomes
 from orchestrator.analysis.paired_tests import (
     crossed_interval,
@@ -79,8 +79,9 @@ class TrialGroup:
 def finished_groups(trials: pd.DataFrame, score: str) -> list[TrialGroup]:
     """The groups that have a finished trial, in the order of their first one; variants pooled by ``pooled_variants``.
 
-    Of trials that differ in ``n_test`` alone the one with most test problems counts.
+    Of trials that differ in ``n_test`` alone one counts, see ``cells.counting``.
     """
+    trials = counting(trials)
     done = trials["state"] == TrialState.DONE
     if not done.any():
         return []
@@ -89,7 +90,7 @@ def finished_groups(trials: pd.DataFrame, score: str) -> list[TrialGroup]:
     columns = ["task", "task_params", "task_label", "n_train", *SIDE]
     rest = ["variant", "seed", "trial_id", "n_test", "score", "order"]
     grouped: dict[tuple[Any, ...], TrialGroup] = {}
-    ordered = rows.sort_values("n_test", kind="stable")[[*columns, *rest]]
+    ordered = rows.sort_values("n_test", kind="stable")[[*columns, *rest]]  # the fewest test problems first
     for row in ordered.itertuples(index=False, name=None):
         key = row[: len(columns)]
         variant, seed, trial_id, n_test, value, order = row[len(columns) :]

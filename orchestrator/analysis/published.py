@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.cells import counting
 from orchestrator.analysis.curves import CURVE
 from orchestrator.analysis.intervals import NORMAL_95, clustered_interval, wilson_interval
 from orchestrator.analysis.outcomes import Outcomes
@@ -182,6 +183,7 @@ def _published_cells() -> dict[tuple[str, str, str], list[Row]]:
 def _own_cells(trials: pd.DataFrame) -> dict[tuple[Any, ...], list[Row]]:
     """Finished trials of published backbones and tasks, by the names of the published cell and what else tells cells
     apart. The tasks of ARC are one cell together, each with its own training set."""
+    trials = counting(trials, given_at_largest=True)
     done = trials[trials["state"] == TrialState.DONE]
     own_names = {name: published_backbone(name) for name in done["backbone"].unique()}
     done = done[done["backbone"].map(own_names).notna()]

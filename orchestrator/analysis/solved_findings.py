@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.cells import counting
 from orchestrator.analysis.intervals import effective_n, variance_parts, wilson_interval
 from orchestrator.analysis.outcomes import Outcomes
 from orchestrator.analysis.paired_tests import paired_interval
@@ -27,6 +28,7 @@ def solved_findings(trials: pd.DataFrame, outcomes: Outcomes | None = None) -> l
     (the inputs of one task are one draw); then whether the first two differ on what both have finished (95 % interval
     of the paired difference). Of several seeds the mean counts. ``outcomes`` tell the inputs of ConceptARC apart.
     """
+    trials = counting(trials, given_at_largest=True)
     datasets = [json.loads(params).get("dataset", DEFAULT_DATASET) for params in trials["task_params"]]
     found = []
     for dataset, of_dataset in trials.groupby(pd.Series(datasets, index=trials.index, dtype=object), sort=False):

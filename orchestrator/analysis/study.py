@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,7 +65,7 @@ def of_folder(source: str) -> pd.DataFrame:
     """
     from orchestrator import results
 
-    if "://" not in source and not Path(source).is_dir():
+    if "://" not in source and not os.path.isdir(source):  # Path.is_dir raises for a name that is too long
         raise ValueError(f"{source}: neither a results folder nor a sweep's YAML")
     rows = results.load_trials(source)
     order = ["task", "task_params", "family", "backbone", "lora_rank", "recipe", "n_train", "seed"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _VARIABLES = {INK: "ink", FAINT: "faint", AXIS: "axis", GRID: "grid", PAPER: "paper"}
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {},
@@ -42,6 +43,11 @@ def save_as(figure: Figure, path: Path) -> Path:
     return path
 
 
+def printable(text: str) -> str:
+    """``text`` without control characters, and without those that turn the direction of what follows around."""
+    return _UNPRINTABLE.sub("", text)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name and rename it, so that a reader never sees a part of it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -59,7 +65,8 @@ def rendered(figure: Figure, suffix: str, name: str, *, transparent: bool = Fals
     buffer = io.BytesIO()
     with mpl.rc_context(style(name)):
         figure.savefig(buffer, format=suffix, dpi=DPI, metadata=_METADATA[suffix], transparent=transparent)
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    return printable(content.decode()).encode() if suffix == "svg" else content
 
 
 def svg_text(figure: Figure, title: str, description: str, *, name: str | None = None) -> str:

@@ -27,6 +27,7 @@ def style(name: str) -> dict[Any, Any]:
         "svg.hashsalt": name,
         "svg.fonttype": "none",
         "pdf.fonttype": 42,
+        "text.parse_math": False,  # a $ in somebody's label is a dollar
     }
 
 

@@ -97,9 +97,10 @@ def write_page(
             for files in written:
                 files.result()
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure_files.write_whole(path, content.encode())
+        figure_files.write_whole(path, figure_files.printable(content).encode())
     except OSError as error:
-        raise ValueError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from None
+        place = error.filename if figures is not None and str(figures) in str(error.filename) else path
+        raise ValueError(f"{place}: cannot be written: {error.strerror or error}") from None
     return path
 
 
@@ -168,4 +169,4 @@ def _write_tables(found: Sequence[Section], folder: Path) -> None:
     for section in found:
         for block in section.blocks:
             if not isinstance(block, Figure):
-                table_files.write(block.frame, folder, block.name, caption=block.caption, estimate=block.estimate)
+                table_files.write(block.frame, folder, block.name, caption=block.caption, cells=block.texts())

@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 250
 """Rows of a table on the page; a longer one is whole among the files that ``figures`` writes."""
-_SECRET = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(\b(?!abfss?:)[a-z][a-z0-9+.-]*://)(?:[^\s'\"?#]*:[^\s'\"?#]*@|[^/\s@'\"]+@)",  # of abfs it is the container
+    re.IGNORECASE,
+)
+_SECRET_WORD = re.compile(
+    r"\b(hf_|Bearer\s+|\w*(?:TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY)\w*\s*[=:]\s*)(?!\d+\b)[^\s'\",;]{6,}",
+    re.IGNORECASE,
+)
 _SECRET_PARAMETER = re.compile(
-    r"([?&][^=&\s]*(?:key|secret|token|password|signature)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
+    r"([?&][^=&\s]*(?:key|secret|token|password|sig|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
 )
 
 
@@ -50,15 +57,21 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     frame: pd.DataFrame
-    """What is written to files, whole."""
+    """What is written to the CSV file, whole."""
     estimate: str | None = None
     total: Sequence[Cell] = ()
     """The last row, where it sums up the others."""
     more: int = 0
     """Rows that are only in the files."""
 
+    def texts(self) -> pd.DataFrame:
+        """What it says on the page, as a frame of strings."""
+        rows = [*self.rows, *([self.total] if self.total else [])]
+        headings = [column.heading for column in self.columns]
+        return pd.DataFrame([[cell.text for cell in row] for row in rows], columns=headings, dtype=object)
+
     def of(self, frame: pd.DataFrame) -> Table:
-        """The same on the page, with all of ``frame`` in the files."""
+        """The same on the page, with all of ``frame`` in the CSV file."""
         return replace(self, frame=frame)
 
 
@@ -160,8 +173,8 @@ def _sort_key(value: Any) -> str:
 
 
 def redacted(text: str) -> str:
-    """``text`` without what stands for a password in the URIs in it: ``s3://key:secret@bucket`` is ``s3://…@bucket``."""
-    return _SECRET_PARAMETER.sub(r"\1…", _SECRET.sub(r"\1…@", text))
+    """``text`` without what looks like a secret: ``s3://k:secret@bucket`` is ``s3://…@bucket``; tokens."""
+    return _SECRET_WORD.sub(r"\1…", _SECRET_PARAMETER.sub(r"\1…", _SECRET.sub(r"\1…@", text)))
 
 
 def counted(number: int, noun: str) -> str:

@@ -33,7 +33,7 @@ def headline(material: Material) -> Section | None:
     """What was found, in sentences, and the end of each curve."""
     curves = material.learnt
     finished = curves[curves["exact_match"].notna()]
-    reading = "Each number is a share of test problems answered right in every cell, with its 95 % interval."
+    reading = "Shares are of test problems answered right in every cell; in brackets are 95 % intervals."
     sentences = [f"{finding.text}." for finding in material.findings]
     if finished.empty:
         any_finished = material.curves["exact_match"].notna().any()
@@ -173,12 +173,12 @@ def pairs(material: Material) -> Section | None:
     differences = paired_differences(material.trials, material.outcomes)
     if differences.empty:
         return None
-    weak = differences[~differences["has_power"].fillna(False).astype(bool)]
+    weak = differences[~found_one(differences) & ~differences["has_power"].fillna(False).astype(bool)]
     sentences = []
     if len(weak):
         sentences.append(
-            f"{len(weak):,} of {counted(len(differences), 'comparison')} (all n_train) cannot tell a difference of "
-            f"{MEANINGFUL:g}: from these it does not follow that two backbones are alike."
+            f"{len(weak):,} of {counted(len(differences), 'comparison')} (all n_train) found no difference and would "
+            f"hardly have found one of {MEANINGFUL:g}: from these it does not follow that two backbones are alike."
         )
     caption = "Difference in exact match on the same test problems, at the largest n_train that both have"
     return Section(
@@ -186,7 +186,7 @@ def pairs(material: Material) -> Section | None:
         "Paired differences",
         "Both backbones answered the same problems, so the difference is of problem against problem; detectable is the "
         f"smallest true difference that the cell would find in 80 % of repetitions, power whether it is {MEANINGFUL:g} "
-        "or less.",
+        "or less; both are for cells whose interval holds 0. Intervals are over test problems alone, of these seeds.",
         [
             difference_figure(material, "paired_differences", "Paired differences", differences),
             pair_table(material, "paired_differences", caption, differences),
@@ -204,6 +204,11 @@ def difference_figure(material: Material, name: str, title: str, differences: pd
     return Figure(name, f"{title}{_part(shown, largest)}", description, partial(paired_figure, shown))
 
 
+def found_one(differences: pd.DataFrame) -> pd.Series:
+    """Whether each interval leaves out 0: what the cell could have found is then no question any more."""
+    return (differences["low"] > 0) | (differences["high"] < 0)
+
+
 def at_largest(differences: pd.DataFrame) -> pd.DataFrame:
     """The rows of each pair's largest n_train."""
     identity = ["task", "task_params", *(f"{column}_{side}" for side in "ab" for column in CURVE[2:])]
@@ -216,6 +221,7 @@ def pair_table(
 ) -> Table:
     """A frame like that of ``paired_differences``, at the largest n_train of each pair; ``ours`` are more columns."""
     shown = at_largest(differences)
+    shown = shown.assign(**{name: shown[name].mask(found_one(shown)) for name in ("detectable", "has_power")})
     shown = shown.assign(a=material.named(shown, "_a"), b=material.named(shown, "_b"))
     same = (shown["backbone_a"] == shown["backbone_b"]).all()
     who = {"backbone_a": "backbone"} if same else {"a": "backbone a", "b": "backbone b"}
@@ -253,12 +259,10 @@ def samples_text(row: dict[Any, Any]) -> str:
 
 
 def ratio_text(row: dict[Any, Any]) -> str:
-    """``4.0 [2.1, 8.3]``; ``at least 3.2`` where one of the two never got there."""
+    """``4.0 [2.1, 8.3]``; ``at least 3.2 [1.9, ∞]`` where one of the two never got there."""
     number = f"{row['ratio']:.2g}" if row["ratio"] < 10 else f"{row['ratio']:.0f}"
-    if row["censored"]:
-        return f"{row['censored']} {number}"
     low, high = (cell(float(row[name]), 1) for name in ("low", "high"))
-    return f"{number} [{low}, {high}]"
+    return f"{row['censored']} {number} [{low}, {high}]".strip()
 
 
 def _count(samples: float) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -27,7 +31,9 @@ class Studio:
     def __init__(self, processes: int = 1) -> None:
         self._pool: Executor | None = None
         if processes > 1:
-            self._pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+            )
 
     def __enter__(self) -> Studio:
         return self
@@ -52,6 +58,18 @@ class Studio:
         done: Future[T] = Future()
         done.set_result(work(*args, **kwargs))
         return done
+
+
+def _begin(parent: int) -> None:
+    """In a new process: leave Ctrl-C to the one that asked, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _svg(figure: Figure) -> str:

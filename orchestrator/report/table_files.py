@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.report.figure_files import write_whole
+from orchestrator.report.figure_files import printable, write_whole
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -49,15 +49,17 @@ def write(
     caption: str = "",
     estimate: str | None = None,
     decimals: int = 2,
+    cells: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Write ``folder/name`` as ``.csv``, ``.tex`` and ``.md``; returns the three paths. Each file is whole or absent.
 
     The CSV has every column at full precision, null as an empty cell. Its text is what the user's own YAML and the
     tables say, unchanged: a program that takes cells beginning with ``=``, ``+``, ``-`` or ``@`` for formulas should
-    open it as text. LaTeX (``booktabs``) and Markdown have what ``shown`` makes of the frame.
+    open it as text. LaTeX (``booktabs``) and Markdown have ``cells``, a frame of strings, else what ``shown``
+    makes of the frame.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cells = shown(frame, estimate=estimate, decimals=decimals)
+    cells = shown(frame, estimate=estimate, decimals=decimals) if cells is None else cells
     texts = {
         "csv": frame.to_csv(index=False, lineterminator="\n"),
         "tex": latex(cells, caption=caption, label=f"tab:{name}"),
@@ -65,7 +67,7 @@ def write(
     }
     paths = [folder / f"{name}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        write_whole(path, text.encode())
+        write_whole(path, printable(text).encode())
     return paths
 
 

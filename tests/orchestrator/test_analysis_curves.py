@@ -1,10 +1,14 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.analysis.baselines import reference_scores
 from orchestrator.analysis.bootstrap import accuracy_draws, percentile_interval
 from orchestrator.analysis.cells import curves_of
 from orchestrator.analysis.curves import areas_under_curve, learning_curves
+from orchestrator.analysis.findings import findings
 from orchestrator.analysis.intervals import clustered_interval, seeds_interval, wilson_interval
 from orchestrator.analysis.outcomes import Outcomes
 from orchestrator.analysis.thresholds import efficiency_ratios, samples_to_threshold
@@ -159,3 +163,68 @@ def test_draws_of_one_size_have_the_percentiles_of_its_interval():
     right_SN = Outcomes.of(predictions).stacked(seeds["trial_id"])
     drawn, expected = percentile_interval(accuracy_draws(curve)[:, 0]), clustered_interval(right_SN, "both")
     assert np.diff(drawn) == pytest.approx(np.diff(expected), rel=0.2)
+
+
+def test_of_trials_that_differ_in_n_test_alone_the_largest_counts():
+    """An n_test that was changed, or two folders with one cell: no mean over both, anywhere."""
+    rows = [one_trial("small", n_test=10, exact_match=1.0), one_trial("large", n_test=100, exact_match=0.1)]
+    for trials in (pd.DataFrame(rows), pd.DataFrame(rows[::-1])):
+        curve = learning_curves(trials, right_of({"small": 10, "large": 10}, {"small": 10, "large": 100})).iloc[0]
+        assert (curve["exact_match"], curve["n_test"], curve["seeds"]) == (0.1, 100, 1)
+        assert (curve["low"], curve["high"]) == pytest.approx([float(end) for end in wilson_interval(0.1, 100)])
+        assert areas_under_curve(trials)["area"].tolist() == [0.1]
+        reference = reference_scores(trials.assign(family="baseline")).iloc[0]
+        assert (reference["exact_match"], reference["n_test"]) == (0.1, 100)
+
+
+def test_seeds_with_test_sets_of_two_sizes_have_a_mean_within_its_interval():
+    rows = [one_trial("a", n_test=10, exact_match=1.0), one_trial("b", seed=1, n_test=100, exact_match=0.1)]
+    predictions = right_of({"a": 10, "b": 10}, {"a": 10, "b": 100})
+    for frame, estimate in (
+        (learning_curves(pd.DataFrame(rows), predictions), "exact_match"),
+        (areas_under_curve(pd.DataFrame(rows), predictions), "area"),
+    ):
+        row = frame.iloc[0]
+        assert row[estimate] == pytest.approx(0.55)
+        assert row["low"] < 0.55 < row["high"]
+
+
+def test_of_many_given_tasks_the_largest_training_sets_count():
+    rows = [
+        one_trial(f"{size}/{task}", task="arc", task_params=json.dumps({"task": str(task)}), n_train=size, n_test=1,
+                  exact_match=float(size == 3))
+        for size in (3, 1) for task in range(30)
+    ]  # fmt: skip
+    trials = pd.DataFrame(rows)
+    assert learning_curves(trials)["exact_match"].tolist() == [1.0]
+    assert "solves 30 of 30 tasks" in findings(trials)[0].text
+    ceilings = pd.DataFrame(
+        [one_trial("x", family="video", roundtrip_exact_match=0.5),
+         one_trial("y", family="video", recipe='{"cell_px":16}', roundtrip_exact_match=1.0),
+         one_trial("z", family="video", recipe='{"lora_alpha":9}', roundtrip_exact_match=1.0)]
+    )  # fmt: skip
+    assert sorted(reference_scores(ceilings)["exact_match"]) == [0.5, 1.0], "what recipes differ in is not averaged"
+
+
+def one_trial(trial_id, **fields):
+    defaults = {"trial_id": trial_id, "state": "done", "backbone": "causal_lm/tiny", "family": "language"}
+    defaults |= {
+        "task": "life",
+        "task_params": "{}",
+        "seed": 0,
+        "n_train": 30,
+        "n_test": 100,
+        "lora_rank": 4,
+        "recipe": "{}",
+    }
+    return defaults | {"exact_match": 0.5, "cell_accuracy": 0.5} | fields
+
+
+def right_of(num_right, n_test):
+    """Predictions of trials that answer the first ``num_right`` problems."""
+    frames = [
+        pd.DataFrame({"trial_id": trial, "index": range(count), "attempt": 0})
+        .assign(exact_match=lambda frame, trial=trial: frame["index"] < num_right[trial])
+        for trial, count in n_test.items()
+    ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)

@@ -39,7 +39,7 @@ def study_of(*cells):
         columns |= {"attempt": attempt.astype(np.int32), "parsed": True, "exact_match": right.ravel()}
         predictions.append(pd.DataFrame(columns | {"cell_accuracy": 0.5 + right.ravel() / 2}))
     trials = pd.DataFrame(rows).reindex(columns=list(dict.fromkeys([*TRIALS.names, *(k for f, _ in cells for k in f)])))
-    return trials, pd.concat(predictions, ignore_index=True)[list(PREDICTION_COLUMNS)]
+    return trials, pd.concat(predictions, ignore_index=True).reindex(columns=list(PREDICTION_COLUMNS))
 
 
 def answers(both, only_a, only_b, neither):

@@ -225,6 +225,12 @@ def test_passwords_in_uris_are_not_shown(study, tmp_path):
     assert "hush" not in text
     assert "s3://…@bucket/a" in page.texts["provenance"]
     assert redacted("plain: s3://bucket/b@c") == "plain: s3://bucket/b@c"
+    assert redacted("abfss://files@account/x?sv=1&sig=SECRET") == "abfss://files@account/x?sv=1&sig=…"
+    assert redacted("s3://KEY:SE/CRET@b") == "s3://…@b"
+    assert redacted("https://u:se@cret@host/x") == "https://…@host/x"
+    assert redacted("AWS_SECRET_ACCESS_KEY=abcdef123 and hf_abcdefgh") == "AWS_SECRET_ACCESS_KEY=… and hf_…"
+    assert redacted("Authorization: Bearer abc.def.ghi") == "Authorization: Bearer …"
+    assert redacted("max_new_tokens: 100000") == "max_new_tokens: 100000"
     assert redacted("mail me@example.org, 3 @ 4") == "mail me@example.org, 3 @ 4"
 
 
