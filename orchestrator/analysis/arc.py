@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from orchestrator.analysis.cells import counting
-from orchestrator.analysis.intervals import effective_n, variance_parts, wilson_interval
+from orchestrator.analysis.intervals import wilson_interval
+from orchestrator.analysis.solved_findings import inputs_interval
 from orchestrator.tables import TrialState
 from task_generators.arc_datasets import PACKAGED, SHORT_NAMES, load_arc_dataset
 from trainers.recipe import TrainRecipe
@@ -96,7 +97,8 @@ def arc_scores(trials: pd.DataFrame, predictions: pd.DataFrame | None = None) ->
             row |= {"num_tasks": len(tasks.names), "share": tasks.solved_T.mean(), "low": float(low)}
             row |= {"high": float(high), "num_expected": model.num_expected, "seeds": tasks.seeds}
             row["num_in_dataset"] = tasks_in(model.identity["dataset"])
-            share, low_inputs, high_inputs = _clustered(tasks.right_T, tasks.inputs_T)
+            share = float(tasks.right_T.sum() / tasks.inputs_T.sum())
+            low_inputs, high_inputs = inputs_interval(tasks.right_T / tasks.inputs_T, tasks.inputs_T)
             row |= {"inputs_right": tasks.right_T.sum(), "num_inputs": tasks.inputs_T.sum(), "inputs_share": share}
             rows.append(row | {"inputs_low": low_inputs, "inputs_high": high_inputs})
     return _typed(rows, SCORE_COLUMNS)
@@ -119,7 +121,9 @@ def concept_scores(trials: pd.DataFrame, predictions: pd.DataFrame | None = None
             concepts = np.array([concept_of(name) for name in tasks.names])
             for concept in dict.fromkeys(concepts):
                 here = concepts == concept
-                share, low, high = _clustered(tasks.right_T[here], tasks.inputs_T[here])
+                right_T, inputs_T = tasks.right_T[here], tasks.inputs_T[here]
+                share = float(right_T.sum() / inputs_T.sum())
+                low, high = inputs_interval(right_T / inputs_T, inputs_T)
                 row = model.identity | {"concept": concept, "attempts": attempts, "seeds": tasks.seeds}
                 row |= {"inputs_right": tasks.right_T[here].sum(), "num_inputs": tasks.inputs_T[here].sum()}
                 row |= {"share": share, "low": low, "high": high, "num_tasks": here.sum()}
@@ -292,17 +296,6 @@ def _first_right(done: pd.DataFrame, predictions: pd.DataFrame | None) -> dict[s
     np.minimum.at(first, slot[right], attempt[right])
     whole = np.add.reduceat(answered, starts[:-1]) == num_inputs
     return {str(ids[row]): first[starts[row] : starts[row + 1]] for row in np.flatnonzero(whole)}
-
-
-def _clustered(right_T: npt.NDArray[np.float64], inputs_T: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-    """Share of inputs right, with a 95 % interval that takes the inputs of one task as one draw: Wilson's with the
-    number of inputs that independent ones would need for the same variance, no more than there are (Rao and Scott 1992)
-    and no fewer than tasks."""
-    num_inputs = int(inputs_T.sum())
-    parts = variance_parts((right_T / inputs_T)[None, :], inputs_T.astype(float))
-    n = float(np.clip(effective_n(parts.mean, parts.problems, len(right_T)), len(right_T), num_inputs))
-    low, high = wilson_interval(parts.mean, n)
-    return parts.mean, float(low), float(high)
 
 
 def _typed(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:

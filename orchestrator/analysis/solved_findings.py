@@ -39,8 +39,8 @@ def solved_findings(trials: pd.DataFrame, outcomes: Outcomes | None = None) -> l
 
 
 def inputs_interval(share_T: npt.NDArray[np.float64], inputs_T: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """95 % interval of the share of inputs right over T tasks, whose inputs are one draw each, as in ``arc_scores``:
-    Wilson's with as many draws as the variance implies, no more than inputs and no fewer than tasks."""
+    """95 % interval of the share of inputs right over T tasks, whose inputs are one draw each: Wilson's with as many
+    draws as the variance implies (Rao and Scott 1992), no more than inputs and no fewer than tasks."""
     parts = variance_parts(share_T[None, :], inputs_T.astype(float))
     draws = np.clip(effective_n(parts.mean, parts.problems, len(share_T)), len(share_T), inputs_T.sum())
     low, high = wilson_interval(parts.mean, float(draws))
