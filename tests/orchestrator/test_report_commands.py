@@ -1,6 +1,12 @@
 """``sweep report``: what it prints, what it writes and where, of one source or several."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -126,3 +132,54 @@ def test_run_ends_with_findings_and_the_page(tmp_path, monkeypatch, capfd):
     assert out.count("\n- ") == 2
     assert "Report: results/small/report.html" in out
     assert (tmp_path / "results" / "small" / "report.html").stat().st_size > 10_000
+
+
+def test_what_labels_hold_is_text_everywhere(tmp_path, monkeypatch, write_study):
+    """Dollars are no formulas, control characters and marks that turn the reading direction are gone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump({"name": "odd", **SWEEP, "seeds": [0, 1], "n_train": [3]}))
+    trials = [trial for trial in expand(load_sweep("odd.yaml")) if trial.backbone == "cogvideox/tiny"]
+    for seed, prompt in enumerate(["$\\win$ now", "a\x00b\u202ec"]):
+        of_seed = [trial for trial in trials if trial.seed == seed]
+        write_study("results/odd", of_seed, recipe=json.dumps({"prompt": prompt}), sweep=prompt)
+    assert main(["report", "results/odd", "--figures", "figures"]) == 0
+    for path in [tmp_path / "results" / "odd" / "report.html", *(tmp_path / "figures").glob("*.svg")]:
+        text = path.read_text()
+        assert "\x00" not in text
+        assert "\u202e" not in text
+    assert "$\\win$" in (tmp_path / "figures" / "learning_curve_01.svg").read_text()
+
+
+STUDIO = """
+import time
+from orchestrator.report.studio import Studio
+if __name__ == "__main__":
+    with Studio(2) as studio:
+        studio._ask(time.time).result()
+        print(*studio._pool._processes, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_processes_that_draw_end_with_the_one_that_asked(tmp_path):
+    script = tmp_path / "draws.py"
+    script.write_text(STUDIO)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    asking = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        drawing = [int(pid) for pid in asking.stdout.readline().split()]
+        assert drawing
+    finally:
+        os.kill(asking.pid, signal.SIGKILL)
+        asking.wait()
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in drawing):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

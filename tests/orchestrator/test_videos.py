@@ -195,6 +195,17 @@ def test_a_ceiling_that_does_not_fit_or_cannot_be_stored_fails_no_trial(tmp_path
     assert not (tmp_path / "roundtrips").exists(), "another machine may have the room"
 
 
+def test_a_ceiling_that_cannot_be_measured_costs_no_trial(tmp_path, cache, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("no VAE today")
+
+    monkeypatch.setattr(VideoBackbone, "roundtrip", fails)
+    with pytest.warns(UserWarning, match="the ceiling of its VAE is not known: no VAE today"):
+        result = run_and_record(SPEC, str(tmp_path), backbone_cache=cache)
+    assert (result.state, result.roundtrip_exact_match) == ("done", None)
+    assert len(results.load_predictions(tmp_path)) == SPEC.n_test
+
+
 @pytest.fixture
 def filmed(predictions):
     """As ``predictions``, with a video each."""
