@@ -225,9 +225,12 @@ def source_lines(sources: Sequence[Source], trials: pd.DataFrame) -> list[Source
 
 
 def sweep_names(sources: Sequence[Source], trials: pd.DataFrame) -> list[str]:
-    """The sweeps of a report, in order; those that wrote the rows where no source names one."""
-    named = [source.sweep for source in sources if source.sweep]
-    return list(dict.fromkeys(named or map(str, trials["sweep"].dropna().unique())))
+    """The sweeps of a report, in order: of a source that names none those that wrote its rows."""
+    names: list[str] = []
+    for source in sources:
+        here = trials if "results_uri" not in trials else trials[trials["results_uri"] == source.uri]
+        names += [source.sweep] if source.sweep else [str(name) for name in here["sweep"].dropna().unique()]
+    return list(dict.fromkeys(names or map(str, trials["sweep"].dropna().unique())))
 
 
 def _dates(rows: pd.DataFrame) -> str:
